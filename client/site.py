@@ -1,0 +1,233 @@
+"""One hospital's folder and what is done in it.
+
+`site.yaml` names the site, its base bundle and its data. Everything durable lives in this
+folder: prepared samples, one folder per round, releases. A site is opened by what the
+hospital set on its own node, never by anything that a message says.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vgmedgen.base import Bundle, open_bundle
+from vgmedgen.config import Plan, within
+from vgmedgen.data import adapters, split
+from vgmedgen.data.records import Dataset
+from vgmedgen.errors import BaseError, ConfigError, DataError
+from vgmedgen.evaluation.denoising import heldout_losses
+from vgmedgen.exchange.schema import ExchangeSchema
+from vgmedgen.release.install import install
+from vgmedgen.training import rounds
+from vgmedgen.training.align import map_text
+from vgmedgen.training.order import Order, Outcome
+from vgmedgen.training.rounds import Desk, Workbench
+from vgmedgen.training.samples import Samples, join, prepare
+
+SITES_FOLDER = "VGMEDGEN_SITES"  # environment: parent of virtual sites' folders
+HELDOUT_DRAWS = 8  # timesteps per held-out image
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteSource:
+    """One dataset at a site."""
+
+    dataset: str = "table"  # adapter: ham10000, busi, kvasir-seg, table
+    root: str = ""  # folder of the dataset, or the csv of a table
+    captions: str = ""  # csv that replaces captions
+    units: list[str] | None = None  # only these units; None takes all
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteConfig:
+    """What `site.yaml` says; only the hospital writes it."""
+
+    name: str = ""  # pseudonym in every reply: lower case, digits, hyphens
+    base: str = ""  # folder of the base bundle
+    sources: list[SiteSource] = field(default_factory=list)
+    heldout: float = 0.2  # share of the units that never trains
+    heldout_seed: int = 0
+    heldout_units: list[str] | None = None  # exactly these units instead
+    device: str = "auto"  # auto | cpu | cuda
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without opening data."""
+        if not self.name or not set(self.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-"):
+            raise ConfigError(
+                f"site name '{self.name}' must be lower-case letters, digits and hyphens"
+            )
+        within("site", 0.05, 0.5, heldout=self.heldout)
+        if not self.sources:
+            raise ConfigError("site.yaml names no data; add an entry under sources")
+
+
+def load_config(path: Path) -> SiteConfig:
+    """Read `site.yaml`.
+
+    Raises:
+        ConfigError: if it is missing, has an unknown key or a value out of range.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no {path}; a site's folder needs a site.yaml")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(SiteConfig), OmegaConf.load(path))
+        found: Any = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: {first}") from None
+    config: SiteConfig = found
+    return config
+
+
+class Site:
+    """A hospital: its data, its models, its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = load_config(folder / "site.yaml")
+        self.name = self.config.name
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The base bundle, every byte of it checked once per process."""
+        return _bundle(self.config.base)
+
+    @property
+    def base_digest(self) -> str:
+        """Digest of the site's own base bundle."""
+        return self.bundle.digest
+
+    @cached_property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """What the adapters read, cut to the site's units."""
+        return tuple(_read(source, self.folder) for source in self.config.sources)
+
+    @cached_property
+    def samples(self) -> Samples:
+        """All prepared samples of the site."""
+        cache = self.folder / "cache"
+        parts = [prepare(dataset, self.bundle, cache) for dataset in self.datasets]
+        return join(parts)
+
+    @cached_property
+    def heldout_units(self) -> frozenset[str]:
+        """Units that never train."""
+        if self.config.heldout_units is not None:
+            return frozenset(self.config.heldout_units)
+        units = sorted({unit for dataset in self.datasets for unit in dataset.units})
+        return split.heldout(units, self.config.heldout, self.config.heldout_seed)
+
+    @property
+    def training(self) -> Samples:
+        """Samples that train."""
+        return self.samples.of_units(self.heldout_units, inside=False)
+
+    @property
+    def heldout(self) -> Samples:
+        """Samples that never train."""
+        return self.samples.of_units(self.heldout_units)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the site trains."""
+        if self.config.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.config.device)
+
+    def bench(self, plan: Plan) -> Workbench:
+        """The models, loaded once per process and base."""
+        return _bench(self.config.base, self.bundle.digest, plan, str(self.device))
+
+    def schema(self, plan: Plan) -> ExchangeSchema:
+        """The exact tensors that may leave, built from the site's own base bundle."""
+        return ExchangeSchema.of(self.bench(plan).states())
+
+    def train(self, order: Order) -> Outcome:
+        """Train one round.
+
+        Raises:
+            DataError: if there are fewer units than a batch.
+            TrainingError: if a loss is not finite.
+        """
+        samples = self.training
+        ask = order.plan.align if order.stage == "align" else order.plan.generate
+        split.check_enough(samples.units, ask.batch, self.name)
+        desk = Desk(self.name, samples, self.folder / "runs")
+        return rounds.train(self.bench(order.plan), desk, order)
+
+    def evaluate(self, order: Order) -> Outcome:
+        """Held-out denoising loss of the order's weights."""
+        bench, samples = self.bench(order.plan), self.heldout
+        bench.take(order.weights)
+        losses = heldout_losses(
+            bench.generator,
+            bench.schedule,
+            samples.latents,
+            map_text(bench.mapper, samples.embeddings),
+            draws=HELDOUT_DRAWS,
+            seed=order.plan.seed,
+        )
+        units = samples.units
+        return Outcome(state={}, units=units, loss_sum=units * losses.mean().item())
+
+    def install(self, order: Order, manifest: str) -> str:
+        """Install a release that came with its weights; returns its digest."""
+        told: Mapping[str, Any] = json.loads(manifest)
+        return install(
+            self.folder / "releases", self.bundle, order.plan, order.weights, told
+        )
+
+
+def open_site(context: Any) -> Site:
+    """The site that this node serves, by what its own operator set.
+
+    Raises:
+        ConfigError: if neither the node nor the environment names a folder.
+    """
+    node = context.node_config
+    if "site" in node:
+        return _site(str(node["site"]))
+    parent = os.environ.get(SITES_FOLDER)
+    if parent and "partition-id" in node:
+        folders = sorted(p.parent for p in Path(parent).glob("*/site.yaml"))
+        return _site(str(folders[int(node["partition-id"])]))
+    raise ConfigError(
+        "this node has no site: start it with --node-config 'site=\"/path/to/folder\"'"
+    )
+
+
+@lru_cache(maxsize=64)
+def _site(folder: str) -> Site:
+    return Site(Path(folder))
+
+
+@lru_cache(maxsize=4)
+def _bundle(folder: str) -> Bundle:
+    if not folder:
+        raise BaseError("site.yaml names no base bundle; set base: /path/to/bundle")
+    return open_bundle(Path(folder))
+
+
+@lru_cache(maxsize=2)
+def _bench(folder: str, digest: str, plan: Plan, device: str) -> Workbench:
+    bundle = open_bundle(Path(folder), expect=digest)
+    return Workbench.open(bundle, plan, torch.device(device))
+
+
+def _read(source: SiteSource, folder: Path) -> Dataset:
+    root = (folder / source.root).resolve()
+    captions = (folder / source.captions).resolve() if source.captions else None
+    dataset = adapters.read(source.dataset, root, captions=captions)
+    if source.units is None:
+        return dataset
+    chosen = dataset.only(source.units)
+    if not chosen.records:
+        raise DataError(f"{root} holds none of the {len(source.units)} units listed")
+    return chosen

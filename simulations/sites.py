@@ -1,0 +1,158 @@
+"""Virtual hospitals on disk: one folder with a site.yaml for each, no image copied."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from client.site import Site
+from vgmedgen.base import Bundle
+from vgmedgen.config import DataConfig, RunConfig, Source
+from vgmedgen.data import adapters, split
+from vgmedgen.data.phantom import LAYOUTS, tint_of, write
+from vgmedgen.data.records import Dataset
+from vgmedgen.errors import ConfigError
+from vgmedgen.files import write_text
+from vgmedgen.training.loop import seed_of
+
+POOLED = "pooled"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one virtual site holds of one source."""
+
+    name: str
+    dataset: str
+    root: Path
+    units: tuple[str, ...]
+
+
+def make_sites(config: RunConfig, bundle: Bundle, run: Path) -> list[Path]:
+    """Write a folder per virtual site below `run/sites`, and return them by name.
+
+    Raises:
+        ConfigError: if the sources do not fit the split.
+        DataError: if a dataset is unusable or two sites share an image.
+    """
+    folder = run / "sites"
+    made = sorted(path.parent for path in folder.glob("*/site.yaml"))
+    if made and (folder / "whole").is_file():
+        return made
+    shutil.rmtree(folder, ignore_errors=True)
+    shares = _shares(config, run)
+    seen = {
+        share.name: adapters.read(share.dataset, share.root).only(share.units).records
+        for share in shares
+    }
+    split.check_disjoint(seen)
+    for share in shares:
+        _write(folder / share.name, share.name, [share], config, bundle)
+    write_text(folder / "whole", "")
+    return [folder / name for name in sorted(seen)]
+
+
+def make_pooled(
+    config: RunConfig, bundle: Bundle, run: Path, sites: Sequence[Site]
+) -> Site:
+    """One site that holds every site's images, with the same units held out."""
+    folder = run / "studies" / POOLED
+    heldout = sorted(unit for site in sites for unit in site.heldout_units)
+    shares = _shares(config, run)
+    _write(folder, POOLED, shares, config, bundle, heldout)
+    return Site(folder)
+
+
+def _shares(config: RunConfig, run: Path) -> list[Share]:
+    data = config.data
+    if not data.sources:
+        raise ConfigError("data.sources is empty; choose a data group such as data=busi")
+    read = [_source(config, number, run) for number in range(len(data.sources))]
+    if data.split == "source":
+        names = [source.name or source.dataset for source in data.sources]
+        if len(set(names)) < len(names):
+            raise ConfigError(f"data.sources have one name twice: {', '.join(names)}")
+        return [
+            Share(name, kind, root, dataset.units)
+            for name, (kind, root, dataset) in zip(names, read, strict=True)
+        ]
+    if len(read) > 1:
+        raise ConfigError(
+            f"data.split={data.split} needs exactly one source, got {len(read)}"
+        )
+    kind, root, dataset = read[0]
+    return [
+        Share(name.replace("_", "-").lower(), kind, root, units)
+        for name, units in sorted(_groups(dataset, data, config.seed).items())
+    ]
+
+
+def _groups(
+    dataset: Dataset, data: DataConfig, seed: int
+) -> dict[str, tuple[str, ...]]:
+    if data.split == "column":
+        return dict(split.by_column(dataset, data.column))
+    return dict(split.dirichlet(dataset, data.sites, data.alpha, seed))
+
+
+def _source(config: RunConfig, number: int, run: Path) -> tuple[str, Path, Dataset]:
+    """Adapter name, folder and records of one source; phantoms are drawn first."""
+    source = config.data.sources[number]
+    if source.dataset == "phantom":
+        root = _draw(config, source, number, run)
+        kind = LAYOUTS[source.modality]
+    else:
+        if not config.data.root:
+            raise ConfigError(
+                f"data.root is empty; say where {source.dataset} lies: data.root=/path"
+            )
+        root, kind = (Path(config.data.root) / source.folder).resolve(), source.dataset
+    return kind, root, adapters.read(kind, root)
+
+
+def _draw(config: RunConfig, source: Source, number: int, run: Path) -> Path:
+    if source.modality not in LAYOUTS:
+        raise ConfigError(
+            f"data.sources[{number}].modality must be one of "
+            f"{', '.join(sorted(LAYOUTS))}, got '{source.modality}'"
+        )
+    root = run / "phantoms" / (source.name or source.modality)
+    if not root.is_dir():
+        part = root.with_name(f".{root.name}.part")
+        shutil.rmtree(part, ignore_errors=True)
+        seed = seed_of(config.seed, "phantom", number) % 2**32
+        px = config.model.image_px
+        write(source.modality, part, config.data.phantoms, seed, px, tint_of(number))
+        part.rename(root)
+    return root.resolve()
+
+
+def _write(
+    folder: Path,
+    name: str,
+    shares: Sequence[Share],
+    config: RunConfig,
+    bundle: Bundle,
+    heldout: list[str] | None = None,
+) -> None:
+    captions = config.data.captions
+    told = {
+        "name": name,
+        "base": str(bundle.folder.resolve()),
+        "sources": [
+            {
+                "dataset": share.dataset,
+                "root": str(share.root),
+                "captions": str(Path(captions).resolve()) if captions else "",
+                "units": list(share.units),
+            }
+            for share in shares
+        ],
+        "heldout": config.data.heldout,
+        "heldout_seed": config.seed,
+        "heldout_units": heldout,
+        "device": config.run.device,
+    }
+    write_text(folder / "site.yaml", OmegaConf.to_yaml(OmegaConf.create(told)))

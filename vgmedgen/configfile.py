@@ -1,0 +1,137 @@
+"""Fill the configuration from grouped YAML and overrides.
+
+Order of precedence: dataclass default < configs/base.yaml < group files < experiment <
+overrides. A key that is in no dataclass is refused with the nearest name, a value out of
+its range with the range.
+"""
+
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vgmedgen.config import Plan, RunConfig
+from vgmedgen.errors import ConfigError
+
+GROUPS = ("data", "model", "federation")
+
+
+def config_root() -> Path:
+    """The folder of the YAML files: beside the package, or inside an installed wheel."""
+    beside = Path(__file__).parent.parent / "configs"
+    return beside if beside.is_dir() else Path(__file__).parent / "_configs"
+
+
+def load_run(overrides: Sequence[str] = (), *, root: Path | None = None) -> RunConfig:
+    """Resolve one run from the YAML files and `key=value` overrides.
+
+    `experiment=NAME` and `data=NAME`, `model=NAME`, `federation=NAME` pick files; every
+    other override sets one key, such as `federation.generate_rounds=4`.
+
+    Args:
+        overrides: words of the form key=value.
+        root: folder of the YAML files; the project's own by default.
+
+    Raises:
+        ConfigError: for an unknown key, a file that is not there, a value out of range.
+    """
+    root = root or config_root()
+    picks, rest = _picks(overrides)
+    name = picks.pop("experiment", "demo")
+    base = _read(root, "base")
+    experiment = _read(root, "experiment", name)
+    defaults = {
+        **(base.pop("defaults", None) or {}),
+        **(experiment.pop("defaults", None) or {}),
+        **picks,
+    }
+    layers = [base]
+    for group in GROUPS:
+        if group in defaults:
+            layers.append(OmegaConf.create({group: _read(root, group, defaults[group])}))
+    layers += [experiment, OmegaConf.create({"experiment": name})]
+    try:
+        layers.append(OmegaConf.from_dotlist(rest))
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"cannot read the overrides: {error}") from None
+    return _fill(RunConfig, layers)
+
+
+def save(config: RunConfig, path: Path) -> None:
+    """Write `config` as YAML; `load_file` reads it back equal."""
+    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def load_file(path: Path) -> RunConfig:
+    """Read a resolved run as written by `save`."""
+    return _fill(RunConfig, [OmegaConf.load(path)])
+
+
+def plan_from_json(text: str) -> Plan:
+    """Read and check a plan that came from elsewhere.
+
+    Raises:
+        ConfigError: if it is not JSON, has another key, or a value out of range.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"the plan is not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError("the plan is not a JSON object")
+    return _fill(Plan, [OmegaConf.create(values)])
+
+
+def _picks(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    picks, rest = {}, []
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"'{word}' is not of the form key=value")
+        if key == "experiment" or key in GROUPS:
+            picks[key] = value
+        else:
+            rest.append(word)
+    return picks, rest
+
+
+def _read(root: Path, *parts: str) -> DictConfig:
+    path = root.joinpath(*parts[:-1], f"{parts[-1]}.yaml")
+    if not path.is_file():
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise ConfigError(
+            f"there is no {parts[0]} '{parts[-1]}'; there are: {', '.join(known)}"
+        )
+    try:
+        return OmegaConf.load(path)
+    except Exception as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+
+
+def _fill(schema: type, layers: Sequence[Any]) -> Any:
+    merged = OmegaConf.structured(schema)
+    try:
+        for layer in layers:
+            merged = OmegaConf.merge(merged, layer)
+        return OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or ""
+        nearest = difflib.get_close_matches(key, _keys(schema), n=1, cutoff=0.5)
+        hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
+        first = str(error).splitlines()[0].rstrip(".")
+        where = f"'{key}': " if key and key not in first else ""
+        raise ConfigError(f"{where}{first}{hint}") from None
+
+
+def _keys(schema: type, prefix: str = "") -> list[str]:
+    found = []
+    for entry in fields(schema):
+        found.append(prefix + entry.name)
+        if isinstance(entry.type, type) and is_dataclass(entry.type):
+            found += _keys(entry.type, f"{prefix}{entry.name}.")
+    return found

@@ -1,0 +1,1 @@
+"""Datasets as records: images, masks, captions, splits, and phantoms."""

@@ -1,0 +1,79 @@
+"""Read a published dataset from its folder, as it is, into records.
+
+Each adapter lists files and reads tables; none of them opens an image.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from vgmedgen.data.adapters import busi, ham10000, kvasir_seg, table
+from vgmedgen.data.records import Dataset, Record
+from vgmedgen.data.tables import read_rows
+from vgmedgen.errors import DataError
+
+ADAPTERS: Mapping[str, Callable[[Path], Dataset]] = {
+    "ham10000": ham10000.read,
+    "busi": busi.read,
+    "kvasir-seg": kvasir_seg.read,
+    "table": table.read,
+}
+
+
+def read(dataset: str, root: Path, *, captions: Path | None = None) -> Dataset:
+    """List the records of one dataset.
+
+    Args:
+        dataset: Name of the adapter: ham10000, busi, kvasir-seg or table.
+        root: The dataset's own folder or the one above it; for table the csv itself
+            or a folder that holds manifest.csv.
+        captions: A csv with columns image, caption that replaces all captions; an
+            image is named by file name, stem or record id.
+
+    Raises:
+        DataError: if the dataset is unknown, incomplete or malformed.
+    """
+    adapter = ADAPTERS.get(dataset.replace("_", "-"))
+    if adapter is None:
+        raise DataError(
+            f"there is no adapter for '{dataset}'; there are: {', '.join(ADAPTERS)}"
+        )
+    if not root.exists():
+        raise DataError(f"{dataset}: {root} does not exist; check the path")
+    found = adapter(root)
+    if not found.records:
+        raise DataError(f"{dataset}: {root} holds no image; check the path")
+    return found if captions is None else _with_captions(found, captions)
+
+
+def _with_captions(dataset: Dataset, path: Path) -> Dataset:
+    said: dict[str, str] = {}
+    for line, row in read_rows(path, ("image", "caption")):
+        if not row["caption"]:
+            raise DataError(
+                f"{path} line {line}: the caption of '{row['image']}' is empty; write "
+                "one or remove the row together with its image"
+            )
+        if row["image"] in said:
+            raise DataError(
+                f"{path} line {line}: a second caption for '{row['image']}'; an image "
+                "may stand once: remove one of the rows"
+            )
+        said[row["image"]] = row["caption"]
+    records = tuple(
+        replace(record, caption=_caption_of(record, said)) for record in dataset.records
+    )
+    silent = [record.image.name for record in records if record.caption is None]
+    if silent:
+        raise DataError(
+            f"{path} has no caption for {len(silent)} of {len(records)} images, the "
+            f"first is '{silent[0]}'; name images by file name, stem or record id"
+        )
+    return replace(dataset, records=records)
+
+
+def _caption_of(record: Record, said: Mapping[str, str]) -> str | None:
+    for name in (record.image.name, record.image.stem, record.id):
+        if name in said:
+            return said[name]
+    return None

@@ -1,0 +1,71 @@
+"""The errors of this system, each with a code that may cross a hospital's wall.
+
+```text
+VGMedGenError        VG00  anything unforeseen
+├── ConfigError      VG10  a config file or an override is not a valid run
+├── BaseError        VG15  a base bundle is missing, changed or not the run's
+├── DataError        VG20  a site's images, masks or captions are unusable
+├── ExchangeError    VG30  a payload does not match the exchange schema
+├── PolicyError      VG40  the run asks for more than the site allows
+├── TrainingError    VG50  local training stopped
+├── StateError       VG55  state could not be written or read back
+└── ReleaseError     VG60  a release is incomplete, changed or not for this base
+```
+
+A message says what was found, where, the limit, and what to do next, in one line. It
+may name files and patients and therefore stays at the site: only the code leaves.
+"""
+
+
+class VGMedGenError(Exception):
+    """Base of every error that a user can do something about."""
+
+    code = "VG00"
+
+
+class ConfigError(VGMedGenError):
+    """A config file or an override does not describe a valid run."""
+
+    code = "VG10"
+
+
+class BaseError(VGMedGenError):
+    """A base bundle is missing, changed, or not the one that the run names."""
+
+    code = "VG15"
+
+
+class DataError(VGMedGenError):
+    """A site's images, masks, captions or tables cannot be used as they are."""
+
+    code = "VG20"
+
+
+class ExchangeError(VGMedGenError):
+    """A payload holds something other than what the exchange schema lists."""
+
+    code = "VG30"
+
+
+class PolicyError(VGMedGenError):
+    """The run asks a site for more than the site allows."""
+
+    code = "VG40"
+
+
+class TrainingError(VGMedGenError):
+    """Local training stopped; nothing was saved or sent."""
+
+    code = "VG50"
+
+
+class StateError(VGMedGenError):
+    """State could not be written, or what is on disk is not what was written."""
+
+    code = "VG55"
+
+
+class ReleaseError(VGMedGenError):
+    """A release is incomplete, changed, or made for another base."""
+
+    code = "VG60"

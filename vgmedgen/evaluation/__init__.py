@@ -1,0 +1,1 @@
+"""What a run is judged by: losses, alignment, and the report that shows them."""

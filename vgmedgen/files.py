@@ -1,0 +1,49 @@
+"""Files that are whole or absent: atomic writes, and digests of what is on disk."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from vgmedgen.errors import StateError
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` so that a crash leaves either the old file or the new one.
+
+    Raises:
+        StateError: if the disk is full or not writable; the old file is untouched.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StateError(
+            f"cannot write {path}: {error.strerror or error}; what was there before is "
+            "intact; free some space or choose another folder, then start again"
+        ) from error
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write `content` as UTF-8, whole or not at all (see `write_bytes`)."""
+    write_bytes(path, content.encode())
+
+
+def sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def tree_digests(folder: Path, *, leave_out: frozenset[str]) -> dict[str, str]:
+    """sha256 of every file below `folder`, by POSIX path, sorted; `leave_out` by name."""
+    return {
+        path.relative_to(folder).as_posix(): sha256(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in leave_out
+    }

@@ -1,0 +1,111 @@
+"""Install a release at a site: a complete pipeline folder, ready for synthesis."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffusers import PixArtTransformer2DModel
+
+from vgmedgen.base import Bundle
+from vgmedgen.config import Plan
+from vgmedgen.dit import lora
+from vgmedgen.errors import ReleaseError
+from vgmedgen.files import write_text
+from vgmedgen.release.verify import MANIFEST, digest, verify
+from vgmedgen.release.write import Weights, write
+
+FROZEN_PARTS = ("vae", "scheduler", "text_encoder", "tokenizer")
+CURRENT = "current"
+
+
+def install(
+    releases: Path,
+    bundle: Bundle,
+    plan: Plan,
+    weights: Weights,
+    told: Mapping[str, Any],
+) -> str:
+    """Rebuild the release that `told` describes from `weights`, then install it.
+
+    Returns:
+        The digest of the release, also written to `releases/current`.
+
+    Raises:
+        ReleaseError: if a rebuilt file is not the one that the manifest lists.
+    """
+    own = ("files", "base", "image_px", "plan")
+    facts = {name: fact for name, fact in told.items() if name not in own}
+    releases.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=releases, prefix=".new-") as scratch:
+        folder = Path(scratch) / "release"
+        rebuilt = write(folder, bundle, plan, weights, facts)
+        if rebuilt != dict(told):
+            wrong = sorted(n for n in rebuilt.keys() | told if rebuilt.get(n) != told.get(n))
+            raise ReleaseError(
+                f"the release that arrived is not the one its manifest describes "
+                f"({', '.join(wrong)} differ); the installed release stays in use"
+            )
+        return install_folder(releases, bundle, folder)
+
+
+def install_folder(releases: Path, bundle: Bundle, release: Path) -> str:
+    """Install a verified release folder; a half-written one never becomes current."""
+    manifest = verify(release, bundle)
+    name = digest(manifest)
+    target = releases / name[:16]
+    if not target.is_dir():
+        work = Path(tempfile.mkdtemp(dir=releases, prefix=".new-"))
+        try:
+            shutil.copytree(release, work / "release")
+            _pipeline(work / "pipeline", bundle, work / "release")
+            work.rename(target)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+    write_text(releases / CURRENT, name[:16])
+    return name
+
+
+def current(releases: Path) -> Path:
+    """The pipeline folder of the installed release.
+
+    Raises:
+        ReleaseError: if nothing is installed.
+    """
+    pointer = releases / CURRENT
+    if not pointer.is_file():
+        raise ReleaseError(f"{releases} holds no installed release yet")
+    return releases / pointer.read_text() / "pipeline"
+
+
+def _pipeline(folder: Path, bundle: Bundle, release: Path) -> None:
+    """Merge adapter and base into one folder that needs nothing else."""
+    folder.mkdir()
+    for part in FROZEN_PARTS:
+        shutil.copytree(bundle.part(part), folder / part)
+    for part in ("hffm", "text_mapper"):
+        shutil.copytree(release / part, folder / part)
+    plain = PixArtTransformer2DModel.from_pretrained(
+        bundle.part("transformer"), use_safetensors=True
+    )
+    merged = lora.merge_adapter(plain, release / "adapter")
+    merged.save_pretrained(folder / "transformer")
+    shutil.copy(release / MANIFEST, folder / "release.json")
+    write_text(folder / "model_index.json", json.dumps(_index(), indent=2))
+
+
+def _index() -> dict[str, Any]:
+    """The parts of the pipeline, as diffusers' loader reads them."""
+    return {
+        "_class_name": "VGMedGenPipeline",
+        "hffm": ["vgmedgen", "HFFM"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "text_encoder": ["transformers", "BertModel"],
+        "text_mapper": ["vgmedgen", "TextMapper"],
+        "tokenizer": ["transformers", "BertTokenizer"],
+        "transformer": ["diffusers", "PixArtTransformer2DModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }

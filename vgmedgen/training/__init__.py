@@ -1,0 +1,1 @@
+"""Local training: one loop, one step function per stage, and the base bundle."""

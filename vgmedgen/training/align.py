@@ -1,0 +1,163 @@
+"""Stage `align`: the visual prior on the site's images, then the text mapper against it.
+
+Anatomy and style axes are defined up to a rotation only, so mappers that were trained
+against independent priors cannot be averaged. Two remedies: every site starts from the
+bundle's prior, and from the second round on the anchor pulls the prior to where the
+global mapper puts that image's caption.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vgmedgen.config import AlignConfig
+from vgmedgen.prior import losses
+from vgmedgen.prior.model import VisualPrior
+from vgmedgen.text.mapper import TextMapper, align_loss
+from vgmedgen.training.loop import Checkpoint, TrainLog, fit, pick, seed_of
+from vgmedgen.training.samples import Samples
+
+DICE_WEIGHT = 1.0
+KL_WEIGHT = 0.001
+STYLE_WEIGHT = 0.1
+VISION_BATCH = 64  # images per forward pass without gradient
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What a prior sees in images: anatomy (N, A) and style (N, S)."""
+
+    anatomy: Tensor
+    style: Tensor
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's parameters live."""
+    return next(module.parameters()).device
+
+
+@torch.no_grad()
+def see(prior: VisualPrior, samples: Samples) -> Latents:
+    """Visual latents of all samples; deterministic."""
+    prior.eval()
+    anatomy, style = [], []
+    for rows in torch.arange(len(samples)).split(VISION_BATCH):
+        image, _ = samples.pixels(rows)
+        seen = prior(image.to(device_of(prior)))
+        anatomy.append(seen.anatomy.cpu())
+        style.append(seen.style.cpu())
+    return Latents(torch.cat(anatomy), torch.cat(style))
+
+
+@torch.no_grad()
+def map_text(mapper: TextMapper, embeddings: Tensor) -> Latents:
+    """Where the mapper puts captions with these embeddings (N, E)."""
+    mapper.eval()
+    anatomy, style = mapper(embeddings.to(device_of(mapper)))
+    return Latents(anatomy.cpu(), style.cpu())
+
+
+def prior_loss(
+    prior: VisualPrior,
+    image: Tensor,
+    mask: Tensor,
+    generator: torch.Generator,
+    anchor: tuple[Latents, float] | None = None,
+) -> Tensor:
+    """Per-sample loss (B,) of the visual prior.
+
+    Args:
+        prior: in training mode.
+        image: (B, 3, H, W) in [-1, 1].
+        mask: (B, 1, H, W) of 0 and 1.
+        generator: of the style noise.
+        anchor: latents to be pulled to, and the weight of the pull.
+
+    Source of the terms: VG-MedGen, arXiv 2603.10519, section on visual priors; the anchor
+    is ours.
+    """
+    noise = torch.randn(len(image), prior.config.style, generator=generator)
+    noise = noise.to(image.device)
+    seen = prior(image, noise)
+    loss = losses.reconstruction(seen.reconstruction, image)
+    loss = loss + DICE_WEIGHT * losses.dice(seen.mask_logits, mask)
+    loss = loss + KL_WEIGHT * losses.kl(seen.style_mean, seen.style_logvar)
+    drawn = torch.randn(noise.shape, generator=generator).to(image.device)
+    loss = loss + STYLE_WEIGHT * losses.style_regression(prior, seen.maps, drawn)
+    if anchor is not None:
+        target, weight = anchor
+        pull = losses.anchor(
+            seen.anatomy, seen.style_mean, target.anatomy, target.style
+        )
+        loss = loss + weight * pull
+    return loss
+
+
+def train_prior(
+    prior: VisualPrior,
+    samples: Samples,
+    config: AlignConfig,
+    *,
+    seed: int,
+    anchor: Latents | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> TrainLog:
+    """Fit the prior to the site's images; `anchor` holds one target per sample."""
+
+    def step(_: int, generator: torch.Generator) -> Tensor:
+        rows = pick(len(samples), config.batch, generator)
+        image, mask = (t.to(device) for t in samples.pixels(rows))
+        pull = None
+        if anchor is not None and config.anchor > 0:
+            here = Latents(
+                anchor.anatomy[rows].to(device), anchor.style[rows].to(device)
+            )
+            pull = (here, config.anchor)
+        return prior_loss(prior, image, mask, generator, pull)
+
+    device = device_of(prior)
+    prior.train()
+    weights = dict(prior.named_parameters())
+    return fit(
+        step,
+        weights,
+        steps=config.prior_steps,
+        rate=config.prior_rate,
+        seed=seed_of(seed, "prior"),
+        checkpoint=checkpoint,
+    )
+
+
+def train_mapper(
+    mapper: TextMapper,
+    embeddings: Tensor,
+    seen: Latents,
+    config: AlignConfig,
+    *,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
+) -> TrainLog:
+    """Fit the text mapper to what the prior sees, one row per sample."""
+
+    def step(_: int, generator: torch.Generator) -> Tensor:
+        rows = pick(len(embeddings), config.batch, generator)
+        return align_loss(
+            mapper,
+            embeddings[rows].to(device),
+            seen.anatomy[rows].to(device),
+            seen.style[rows].to(device),
+            config.decoder,
+        )
+
+    device = device_of(mapper)
+    mapper.train()
+    weights = dict(mapper.named_parameters())
+    return fit(
+        step,
+        weights,
+        steps=config.mapper_steps,
+        rate=config.mapper_rate,
+        seed=seed_of(seed, "mapper"),
+        checkpoint=checkpoint,
+    )

@@ -1,0 +1,93 @@
+"""The small VAE of a base bundle, trained on public images and generic textures."""
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from vgmedgen.config import BaseConfig, ModelConfig
+from vgmedgen.data import images
+from vgmedgen.data.phantom import textures
+from vgmedgen.data.records import Dataset
+from vgmedgen.training.loop import fit, pick, seed_of
+
+log = logging.getLogger(__name__)
+
+KL_WEIGHT = 1e-5  # keeps the latents' scale bounded, as Rombach et al. 2022 do
+TEXTURE_SHARE = 0.25  # generic images added, so that the VAE carries over to real ones
+COLOUR_JITTER = 0.25  # largest change of a channel's gain and offset
+
+
+def build_vae(model: ModelConfig, seed: int) -> AutoencoderKL:
+    """An AutoencoderKL of the sizes in `model`, initialised by `seed`."""
+    count = len(model.vae_channels)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoencoderKL(
+            block_out_channels=model.vae_channels,
+            layers_per_block=model.vae_layers,
+            norm_num_groups=8,
+            latent_channels=4,
+            down_block_types=("DownEncoderBlock2D",) * count,
+            up_block_types=("UpDecoderBlock2D",) * count,
+            sample_size=model.image_px,
+            mid_block_add_attention=False,
+        )
+
+
+def train_vae(
+    datasets: Sequence[Dataset], model: ModelConfig, base: BaseConfig, seed: int
+) -> AutoencoderKL:
+    """Train the VAE and set its scaling factor to 1 / std of the public latents."""
+    pixels = _public(datasets, model.image_px, seed)
+    vae = build_vae(model, seed)
+
+    def step(_: int, generator: torch.Generator) -> Tensor:
+        rows = pick(len(pixels), base.batch, generator)
+        image = _jitter(images.as_input(pixels[rows]), generator)
+        # bfloat16 halves the time on processors with matrix units and costs nothing here
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            posterior = vae.encode(image).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator)
+            decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()
+        fine = (decoded - image).abs().flatten(1).mean(1)
+        coarse = (F.avg_pool2d(decoded - image, 4)).abs().flatten(1).mean(1)
+        return fine + coarse + KL_WEIGHT * posterior.kl().float()
+
+    weights = dict(vae.named_parameters())
+    losses = fit(
+        step,
+        weights,
+        steps=base.vae_steps,
+        rate=2 * base.learning_rate,
+        seed=seed_of(seed, "vae"),
+    )
+    log.info("base: VAE, loss %.4f", losses.tail_mean())
+    vae.eval().register_to_config(scaling_factor=_scale(vae, pixels))
+    return vae
+
+
+def _public(datasets: Sequence[Dataset], px: int, seed: int) -> Tensor:
+    loaded = [images.load(r, px)[0] for d in datasets for r in d.records]
+    draw = np.random.default_rng(seed_of(seed, "textures"))
+    count = round(TEXTURE_SHARE * len(loaded))
+    drawn = np.stack([textures(draw, px) for _ in range(max(count, 1))])
+    return torch.cat([torch.stack(loaded), torch.from_numpy(drawn).permute(0, 3, 1, 2)])
+
+
+def _jitter(image: Tensor, generator: torch.Generator) -> Tensor:
+    shape = (2, len(image), 3, 1, 1)
+    gain, offset = COLOUR_JITTER * (2 * torch.rand(shape, generator=generator) - 1)
+    return (image * (1 + gain) + offset).clamp(-1, 1)
+
+
+@torch.no_grad()
+def _scale(vae: AutoencoderKL, pixels: Tensor) -> float:
+    """One over the standard deviation of up to 512 public latents."""
+    rows = torch.linspace(0, len(pixels) - 1, min(len(pixels), 512)).long().split(64)
+    latents = [vae.encode(images.as_input(pixels[r])).latent_dist.mode() for r in rows]
+    return float(1 / torch.cat(latents).std())

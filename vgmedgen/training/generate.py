@@ -1,0 +1,89 @@
+"""Stage `generate`: LoRA on HFFM and DiT, by denoising the site's own images.
+
+The condition of an image is what the global text mapper makes of its caption; a share of
+the captions is dropped, so that guidance has an unconditional branch to guide away from.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from vgmedgen.config import GenerateConfig
+from vgmedgen.dit.codec import Codec
+from vgmedgen.dit.model import Generator
+from vgmedgen.dit.objective import (
+    Schedule,
+    add_noise,
+    colour_loss,
+    drop_condition,
+    min_snr_weights,
+    x0_estimate,
+)
+from vgmedgen.training.align import Latents
+from vgmedgen.training.loop import Checkpoint, TrainLog, fit, pick, seed_of
+from vgmedgen.training.samples import Samples
+
+COLOUR_STEPS = 0.25  # share of the schedule with so little noise that x0 is estimated well
+
+
+def train_generator(
+    generator: Generator,
+    weights: Mapping[str, Tensor],
+    samples: Samples,
+    condition: Latents,
+    schedule: Schedule,
+    config: GenerateConfig,
+    *,
+    seed: int,
+    codec: Codec | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> TrainLog:
+    """Fit `weights` of the generator by denoising.
+
+    Args:
+        generator: transformer and HFFM.
+        weights: what trains: the LoRA factors at a site, everything in a base.
+        samples: give latents, and pixels where the colour loss is on.
+        condition: vectors of each sample's caption.
+        schedule: of the noise.
+        config: steps, rate, dropout and the two optional terms.
+        seed: of batches, timesteps and noise.
+        codec: decodes for the colour loss; needed where `colour_every` is above 0.
+        checkpoint: to go on from.
+    """
+
+    device = next(iter(weights.values())).device
+
+    def step(number: int, draw: torch.Generator) -> Tensor:
+        rows = pick(len(samples), config.batch, draw)
+        latents = samples.latents[rows].to(device)
+        coloured = config.colour_every > 0 and number % config.colour_every == 0
+        top = round(COLOUR_STEPS * len(schedule)) if coloured else len(schedule)
+        timesteps = torch.randint(top, (len(rows),), generator=draw).to(device)
+        noise = torch.randn(latents.shape, generator=draw).to(device)
+        keep = (torch.rand(len(rows), generator=draw) >= config.dropout).to(device)
+        anatomy, style = drop_condition(
+            condition.anatomy[rows].to(device), condition.style[rows].to(device), keep
+        )
+        noisy = add_noise(schedule, latents, noise, timesteps)
+        predicted = generator.noise_prediction(noisy, timesteps, anatomy, style)
+        loss = (predicted - noise).square().flatten(1).mean(1)
+        if config.min_snr > 0:
+            loss = loss * min_snr_weights(schedule, timesteps, config.min_snr)
+        if coloured and codec is not None:
+            image, _ = samples.pixels(rows)
+            estimate = x0_estimate(schedule, noisy, predicted, timesteps)
+            colour = colour_loss(codec.decode, estimate, image.to(device))
+            loss = loss + config.colour_weight * colour
+        return loss
+
+    generator.train()
+    return fit(
+        step,
+        weights,
+        steps=config.steps,
+        rate=config.learning_rate,
+        seed=seed_of(seed, "generate"),
+        checkpoint=checkpoint,
+    )

@@ -1,0 +1,152 @@
+"""The one training loop, and the checkpoint that lets a killed site go on.
+
+All randomness of step k comes from a generator seeded by (seed, k), so a step can be
+repeated alone: a resumed training equals an uninterrupted one to the bit.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from vgmedgen.errors import TrainingError
+from vgmedgen.files import write_bytes
+
+StepFn = Callable[[int, torch.Generator], Tensor]
+"""(step from 0, its generator) -> per-sample loss (B,), with gradient."""
+
+CLIP_NORM = 1.0  # L2 norm over everything that trains together
+WARMUP = 0.1  # share of the steps over which the learning rate rises
+
+
+def seed_of(*words: object) -> int:
+    """A 63-bit seed from the words that name what it is for."""
+    text = "/".join(str(word) for word in words)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator_of(*words: object) -> torch.Generator:
+    """A CPU generator seeded by `seed_of`."""
+    return torch.Generator().manual_seed(seed_of(*words))
+
+
+def pick(count: int, batch: int, generator: torch.Generator) -> Tensor:
+    """Indices (B,) of a batch drawn without replacement from `count` samples."""
+    return torch.randperm(count, generator=generator)[:batch]
+
+
+def rate_factor(step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine to a tenth (Loshchilov and Hutter, 1608.03983)."""
+    warmup = max(1, round(WARMUP * steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass
+class TrainLog:
+    """Mean loss of every step."""
+
+    losses: list[float] = field(default_factory=list)
+
+    def tail_mean(self) -> float:
+        """Mean loss of the last fifth of the steps."""
+        last = self.losses[-max(1, len(self.losses) // 5) :]
+        return sum(last) / len(last)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training keeps its state, and how often it writes it."""
+
+    path: Path
+    every: int = 50  # steps
+
+    def save(
+        self,
+        weights: Mapping[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+        log: TrainLog,
+    ) -> None:
+        """Write weights, optimiser moments and losses, whole or not at all."""
+        tensors = {f"weight.{name}": w.detach() for name, w in weights.items()}
+        for index, state in optimizer.state_dict()["state"].items():
+            for key, value in state.items():
+                tensors[f"optimizer.{index}.{key}"] = value
+        tensors["losses"] = torch.tensor(log.losses, dtype=torch.float64)
+        write_bytes(
+            self.path, save({n: t.contiguous().clone() for n, t in tensors.items()})
+        )
+
+    def restore(
+        self, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
+    ) -> TrainLog:
+        """Put back what `save` wrote; an empty log if there is nothing."""
+        if not self.path.is_file():
+            return TrainLog()
+        stored = load_file(self.path)
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(stored[f"weight.{name}"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in stored.items():
+            if name.startswith("optimizer."):
+                _, index, key = name.split(".", 2)
+                state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        return TrainLog(stored["losses"].tolist())
+
+
+def fit(
+    step: StepFn,
+    weights: Mapping[str, Tensor],
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
+) -> TrainLog:
+    """Train `weights` in place by `steps` calls of `step`.
+
+    Args:
+        step: returns the per-sample loss of one batch.
+        weights: everything that trains, by name: clipped and scheduled together.
+        steps: optimiser steps.
+        rate: peak learning rate of AdamW.
+        seed: of all randomness in the steps.
+        checkpoint: goes on from it if it exists, and removes it at the end.
+
+    Raises:
+        TrainingError: at the first loss that is not finite; the checkpoint is removed.
+    """
+    trained = list(weights.values())
+    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=1e-4)
+    log = checkpoint.restore(weights, optimizer) if checkpoint else TrainLog()
+    for number in range(len(log.losses), steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate * rate_factor(number, steps)
+        loss = step(number, generator_of(seed, number)).mean()
+        value = loss.item()
+        if not math.isfinite(value):
+            if checkpoint:
+                checkpoint.path.unlink(missing_ok=True)
+            raise TrainingError(
+                f"loss is {value} at step {number + 1} of {steps}; nothing was saved or "
+                "sent; lower the learning rate or look at the images"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(trained, CLIP_NORM)
+        optimizer.step()
+        log.losses.append(value)
+        if checkpoint and (number + 1) % checkpoint.every == 0:
+            checkpoint.save(weights, optimizer, log)
+    if checkpoint:
+        checkpoint.path.unlink(missing_ok=True)
+    return log

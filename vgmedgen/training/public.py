@@ -1,0 +1,90 @@
+"""The public images of a base bundle, and where a built bundle is kept."""
+
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from vgmedgen import __version__
+from vgmedgen.base import Bundle, open_bundle
+from vgmedgen.config import RunConfig, digest_of
+from vgmedgen.data import adapters
+from vgmedgen.data.phantom import LAYOUTS, tint_of, write
+from vgmedgen.data.records import Dataset
+from vgmedgen.errors import BaseError
+from vgmedgen.training.loop import seed_of
+from vgmedgen.training.pretrain import Recipe, build
+
+log = logging.getLogger(__name__)
+
+TINTS = 6  # devices that public phantoms are drawn with, per modality
+
+
+def phantoms(folder: Path, count: int, seed: int, px: int) -> list[Dataset]:
+    """Draw about `count` phantoms of every modality and device, and read them back."""
+    each = max(1, count // (TINTS * len(LAYOUTS)))
+    datasets = []
+    for modality, layout in sorted(LAYOUTS.items()):
+        for device in range(TINTS):
+            place = folder / f"{modality}-{device}"
+            drawn = seed_of(seed, "public", modality, device) % 2**32
+            # site phantoms use devices from 0 up; public ones must not be the same
+            write(modality, place, each, drawn, px, tint_of(1000 + device))
+            datasets.append(adapters.read(layout, place))
+    return datasets
+
+
+def cache_root() -> Path:
+    """Where built bundles are kept: VGMEDGEN_CACHE, else the user's cache folder."""
+    named = os.environ.get("VGMEDGEN_CACHE")
+    if named:
+        return Path(named)
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home) / "vgmedgen"
+
+
+def base_for(config: RunConfig) -> Bundle:
+    """The run's base bundle: the folder it names, the cached one, or a new one.
+
+    Raises:
+        BaseError: if a named or cached bundle is damaged or of another image size.
+    """
+    if config.base.folder:
+        bundle = open_bundle(Path(config.base.folder))
+        if bundle.image_px != config.model.image_px:
+            raise BaseError(
+                f"base.folder {bundle.folder} is for {bundle.image_px} px, the run asks "
+                f"for model.image_px={config.model.image_px}; change one of them"
+            )
+        return bundle
+    key = digest_of(
+        {"model": asdict(config.model), "base": asdict(config.base), "is": __version__}
+    )
+    folder = cache_root() / f"base-{config.model.preset}-{key[:12]}"
+    if folder.is_dir():
+        return open_bundle(folder)
+    log.info("building the base bundle %s (once)", folder)
+    return build_from_phantoms(folder, config)
+
+
+def build_from_phantoms(folder: Path, config: RunConfig) -> Bundle:
+    """Build a base bundle that has seen phantoms only."""
+    with tempfile.TemporaryDirectory(prefix="vgmedgen-") as scratch:
+        datasets = phantoms(
+            Path(scratch), config.base.phantoms, config.base.seed, config.model.image_px
+        )
+        return build_from(folder, datasets, config, "phantoms", "none: drawn by program")
+
+
+def build_from(
+    folder: Path,
+    datasets: Sequence[Dataset],
+    config: RunConfig,
+    source: str,
+    licence: str,
+) -> Bundle:
+    """Build a base bundle from public datasets."""
+    recipe = Recipe(config.model, config.base, config.base.seed, source, licence)
+    return build(folder, datasets, recipe)
