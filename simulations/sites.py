@@ -11,7 +11,8 @@ from client.site import Site
 from vgmedgen.base import Bundle
 from vgmedgen.config import DataConfig, RunConfig, Source
 from vgmedgen.data import adapters, split
-from vgmedgen.data.phantom import LAYOUTS, tint_of, write
+from vgmedgen.data.layouts import LAYOUTS, write_phantoms
+from vgmedgen.data.phantom import tint_of
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_text
@@ -124,7 +125,7 @@ def _draw(config: RunConfig, source: Source, number: int, run: Path) -> Path:
         shutil.rmtree(part, ignore_errors=True)
         seed = seed_of(config.seed, "phantom", number) % 2**32
         px = config.model.image_px
-        write(source.modality, part, config.data.phantoms, seed, px, tint_of(number))
+        write_phantoms(source.modality, part, config.data.phantoms, seed, px, tint_of(number))
         part.rename(root)
     return root.resolve()
 

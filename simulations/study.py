@@ -3,15 +3,15 @@
 The very same site code does the work; only the exchange is missing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from client.site import Site
-from server.registry import Registry
+from simulations.measure import align_agreement
 from vgmedgen.config import FederationConfig, Plan
+from vgmedgen.exchange.merge import Update, average
 from vgmedgen.training.order import Order
 
 Weights = dict[str, dict[str, np.ndarray]]
@@ -28,10 +28,16 @@ def train_alone(
     weights = start
     for number in range(1, federation.rounds + 1):
         stage = federation.stage(number)
-        order = Order(run=run, number=number, stage=stage, plan=plan, weights=weights)
+        order = Order(
+            run=run,
+            number=number,
+            stage=stage,
+            plan=plan,
+            weights=weights,
+            turn=federation.turn(number),
+        )
         group = "mapper" if stage == "align" else "lora"
-        state = {name: np.asarray(a) for name, a in site.train(order).state.items()}
-        weights = {**weights, group: state}
+        weights = {**weights, group: {**weights[group], **site.train(order).state}}
     return weights
 
 
@@ -47,6 +53,40 @@ def align_variants(plan: Plan) -> dict[str, Plan]:
     }
 
 
-def weights_after(folder: Path, number: int) -> Mapping[str, Mapping[str, np.ndarray]]:
-    """Weights that a registry holds after a round."""
-    return Registry(folder).weights(number)
+def compare_alignment(
+    sites: Sequence[Site],
+    plan: Plan,
+    federation: FederationConfig,
+    start: Weights,
+    run: str,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Agreement after the align rounds for every variant, same sites, same seeds."""
+    found = {}
+    for name, variant in align_variants(plan).items():
+        own = f"{run}-{name.replace(' ', '-').replace('+', 'and')}"
+        weights = start
+        for number in range(1, federation.align_rounds + 1):
+            weights = _align_round(sites, variant, federation, weights, own, number)
+        found[name] = align_agreement(
+            sites, variant, own, federation.align_rounds, weights["mapper"]
+        )
+    return found
+
+
+def _align_round(
+    sites: Sequence[Site],
+    plan: Plan,
+    federation: FederationConfig,
+    weights: Weights,
+    run: str,
+    number: int,
+) -> Weights:
+    order = Order(run=run, number=number, stage="align", plan=plan, weights=weights)
+    updates = []
+    for site in sites:
+        outcome = site.train(order)
+        units = outcome.units if federation.weighting == "units" else 1
+        updates.append(
+            Update(site=site.name, weight=float(units), state=outcome.state)
+        )
+    return {**weights, "mapper": average(updates)}

@@ -235,6 +235,10 @@ class FederationConfig:
         """Stage of round `number`, which counts from 1."""
         return "align" if number <= self.align_rounds else "generate"
 
+    def turn(self, number: int) -> int:
+        """Place of round `number` within its stage, from 1."""
+        return number if number <= self.align_rounds else number - self.align_rounds
+
 
 @dataclass(frozen=True, kw_only=True)
 class SynthesisConfig:

@@ -1,5 +1,6 @@
 """Files that are whole or absent: atomic writes, and digests of what is on disk."""
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -22,7 +23,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
         raise StateError(
             f"cannot write {path}: {error.strerror or error}; what was there before is "
             "intact; free some space or choose another folder, then start again"

@@ -37,7 +37,7 @@ def load(record: Record, px: int) -> tuple[Tensor, Tensor]:
     mask = _unite(record, image.shape[:2])  # (H, W)
     small = _resize(torch.from_numpy(image).movedim(-1, 0).float(), px)
     covered = _resize(torch.from_numpy(mask)[None].float(), px)
-    return small.round().clamp(0, 255).byte(), (covered >= 0.5).byte()
+    return small.round().clamp(0, 255).byte(), (covered * 2 >= 1).byte()
 
 
 def as_input(image: Tensor) -> Tensor:

@@ -6,12 +6,14 @@ from vgmedgen.data.phantom_breast_mass import paint_mass
 from vgmedgen.data.phantom_noise import (
     Plane,
     band,
+    chance,
     cloud,
     clouds,
+    fineness,
     grid,
     ramp,
-    ridges,
     shift_columns,
+    threads,
 )
 from vgmedgen.data.phantom_outline import Lesion, outline
 from vgmedgen.data.phantom_strokes import calipers, lettering
@@ -19,20 +21,24 @@ from vgmedgen.data.phantom_truth import Painting, describe, mean_colours, nothin
 
 SHARES = {"benign": 0.55, "malignant": 0.27, "normal": 0.18}
 
+_DENSE = 0.42  # mean echo above which tissue counts as dense
+
 
 def plan(rng: np.random.Generator, label: str) -> Lesion:
     """Decide a mass of the class `label` (one of `SHARES`); "normal" has area 0."""
     malignant = label == "malignant"
-    shapes = ["irregular", "spiculated", "lobulated"] if malignant else ["oval", "round"]
+    shapes = (
+        ["irregular", "spiculated", "lobulated"] if malignant else ["oval", "round"]
+    )
     shape = str(rng.choice([*shapes, "lobulated"]))
     median, spread = (0.13, 0.65) if malignant else (0.05, 1.0)
     area = float(np.clip(median * np.exp(spread * rng.standard_normal()), 0.006, 0.45))
     x, y = rng.normal(0.48, 0.16), rng.normal(0.36, 0.12)
-    if rng.random() < 0.25:  # anywhere, so that position is learnt apart from size
+    if chance(rng, 0.25):  # anywhere, so that position is learnt apart from size
         x, y = rng.uniform(0.12, 0.88), rng.uniform(0.15, 0.82)
         area = min(area, 0.15)
     angle = rng.normal(0, 0.3)
-    if malignant and rng.random() < 0.4:
+    if malignant and chance(rng, 0.4):
         angle += np.pi / 2  # taller than wide
     rough = rng.uniform(0.35, 1) if malignant else rng.uniform(0, 0.25)
     soft = (0.3 if malignant else 0.1) * np.exp(0.5 * rng.standard_normal())
@@ -41,7 +47,9 @@ def plan(rng: np.random.Generator, label: str) -> Lesion:
         x=float(np.clip(x, 0.12, 0.88)),
         y=float(np.clip(y, 0.12, 0.85)),
         area=0.0 if label == "normal" else area,
-        elongation=float(rng.uniform(1, 1.15) if shape == "round" else rng.uniform(1.15, 2.2)),
+        elongation=float(
+            rng.uniform(1, 1.15) if shape == "round" else rng.uniform(1.15, 2.2)
+        ),
         angle=float(angle),
         shape=shape,
         irregularity=float(rough),
@@ -64,27 +72,30 @@ def _layers(rng: np.random.Generator, px: int) -> tuple[Plane, Plane, Plane]:
     echo = echo + (levels[2] - echo) * second
     dense = strands[0] + (strands[1] - strands[0]) * first
     dense = dense + (strands[2] - dense) * second
-    skin = rng.uniform(0.01, 0.05)
-    echo = echo + rng.uniform(0.1, 0.5) * ramp(y, skin + 0.03, skin)
     return echo, dense, gland
 
 
 def _tissue(rng: np.random.Generator, px: int) -> Plane:
     """Echoes of the tissue alone, (px, px), before speckle."""
     _, y = grid(px)
-    echo, dense, wall = _layers(rng, px)
+    levels, dense, wall = _layers(rng, px)
     lie = rng.uniform(1.5, 6)
-    fine = ridges(band(rng, px, rng.uniform(14, 24), width=0.5, stretch=lie), 3)
-    coarse = ridges(band(rng, px, rng.uniform(4, 10), width=0.5, stretch=lie), 7)
+    fine = threads(rng, px, rng.uniform(14, 24), 3, stretch=lie)
+    coarse = threads(rng, px, rng.uniform(4, 10), 7, stretch=lie)
     patch, gaps = clouds(rng, px, 1.3, stretch=2, n=2)
-    lines = fine * 0.5 * ramp(gaps, -0.5, 1.5) + coarse * ramp(patch, -0.8, 1)
+    lines = fine * 0.5 * ramp(gaps, -0.5, 1.5) + coarse * ramp(patch, -1.2, 0.8)
     lines = lines * dense
     lobules = band(rng, px, rng.uniform(4, 10), width=0.5, stretch=rng.uniform(1, 2.5))
-    uneven = 0.16 * rng.uniform(0.3, 1.2) * lobules + 0.1 * cloud(rng, px, 1.2, stretch=2)
-    echo = echo * np.clip(1 + uneven * 1.5, 0.15, 2.2) + rng.uniform(0.25, 0.8) * lines
-    bend = clouds(rng, px, 2.8)[0, 0] * rng.uniform(0.01, 0.07) * px
+    uneven = 0.24 * rng.uniform(0.3, 1.2) * lobules
+    uneven = uneven + 0.15 * cloud(rng, px, 1.2, stretch=2)
+    echo: Plane = (
+        levels * np.clip(1 + uneven, 0.15, 2.2) + rng.uniform(0.3, 0.95) * lines
+    )
+    bend = clouds(rng, px, 2.8)[0, 0] * rng.uniform(0.005, 0.05) * px
     echo = shift_columns(echo, np.asarray(bend, np.float32))
-    if rng.random() < 0.5:  # fascia or rib: a bright line, darkness behind it
+    skin = rng.uniform(0.01, 0.05)
+    echo = echo + rng.uniform(0.1, 0.5) * ramp(y, skin + 0.03, skin)
+    if chance(rng, 0.5):  # fascia or rib: a bright line, darkness behind it
         depth = y - wall
         echo = echo + rng.uniform(0.15, 0.5) * np.exp(-np.square(depth / 0.012))
         echo = echo * (1 - rng.uniform(0.2, 0.9) * ramp(depth, 0.02, 0.15))
@@ -96,7 +107,9 @@ def _beam(rng: np.random.Generator, px: int) -> Plane:
     _, y = grid(px)
     loss = np.exp(-rng.uniform(0, 2.2) * np.maximum(y - rng.uniform(0.2, 0.8), 0))
     broad, narrow = clouds(rng, px, 2.6, n=2)[:, 0, :]
-    shade = ramp(broad, 0.7, 2.2) * rng.uniform(0, 0.95) * ramp(y, 0, rng.uniform(0.3, 1))
+    shade = (
+        ramp(broad, 0.7, 2.2) * rng.uniform(0, 0.95) * ramp(y, 0, rng.uniform(0.3, 1))
+    )
     stripes = 1 + rng.uniform(0, 0.15) * narrow * y
     return np.asarray(loss * (1 - shade) * stripes, dtype=np.float32)
 
@@ -106,19 +119,19 @@ def _speckle(rng: np.random.Generator, px: int) -> Plane:
     size = rng.uniform(0.2, 0.8)
     real, imaginary = clouds(rng, px, size, stretch=rng.uniform(1, 1.8), n=2)
     amplitude = np.hypot(real, imaginary) / np.float32(np.sqrt(np.pi / 2))
-    depth = rng.uniform(0.08, 0.35)
+    depth = rng.uniform(0.1, 0.4) * fineness(px)
     return np.asarray(1 + depth * (amplitude - 1), dtype=np.float32)
 
 
 def _frame(rng: np.random.Generator, px: int) -> Plane:
     """1 where the probe's field of view lies: the whole image, or a sector."""
     x, y = grid(px)
-    if rng.random() > 0.1:
+    if chance(rng, 0.9):
         return np.ones((px, px), np.float32)
     lean, start = rng.uniform(0.25, 0.6), rng.uniform(0.1, 0.3)
     left = x + lean * y > start
     right = (1 - x) + lean * y > start
-    sides = left & right if rng.random() < 0.6 else right
+    sides = left & right if chance(rng, 0.6) else right
     return np.asarray(sides, dtype=np.float32)
 
 
@@ -127,11 +140,15 @@ def _overlay(
 ) -> tuple[Plane, tuple[str, ...]]:
     """Lettering and calipers on the screen, (px, px), and their names."""
     ink, names = np.zeros((px, px), np.float32), []
-    if rng.random() < 0.2:
-        place = (rng.uniform(0.02, 0.6), rng.uniform(0.55, 0.93), int(rng.integers(2, 9)))
+    if chance(rng, 0.2):
+        place = (
+            rng.uniform(0.02, 0.6),
+            rng.uniform(0.55, 0.93),
+            int(rng.integers(2, 9)),
+        )
         ink = np.maximum(ink, lettering(rng, px, [place], rng.uniform(0.03, 0.045)))
         names.append("lettering")
-    if lesion.area and rng.random() < 0.2:
+    if lesion.area and chance(rng, 0.2):
         reach = np.sqrt(lesion.area / np.pi)
         long, short = reach * lesion.elongation**0.5, reach / lesion.elongation**0.5
         ends = []
@@ -139,7 +156,7 @@ def _overlay(
             step = (length * np.cos(angle), length * np.sin(angle))
             ends.append((lesion.x - step[0], lesion.y - step[1]))
             ends.append((lesion.x + step[0], lesion.y + step[1]))
-        dotted = bool(rng.random() < 0.6)
+        dotted = chance(rng, 0.6)
         ink = np.maximum(ink, calipers(px, ends, dotted=dotted))
         names.append("calipers")
     return ink, tuple(names)
@@ -151,7 +168,7 @@ def paint(lesion: Lesion, rng: np.random.Generator, px: int) -> Painting:
     echo = _tissue(own, px)
     visible = _frame(rng, px)
     marks: tuple[str, ...] = ()
-    dense = "dense" if float(echo.mean()) > 0.42 else "fatty"
+    dense = "dense" if float(echo.mean()) > _DENSE else "fatty"
     region = outline(lesion, own, px, visible) if lesion.area else None
     word = "none"
     if region is not None:
@@ -159,7 +176,7 @@ def paint(lesion: Lesion, rng: np.random.Generator, px: int) -> Painting:
     grey = echo * _beam(rng, px) * _speckle(rng, px)
     # Log compression, and the gain that the examiner chose.
     grey = np.log1p(6 * np.maximum(grey, 0)) / np.log(7)
-    grey = np.clip(grey * rng.uniform(0.8, 1.1), 0, 1) ** rng.uniform(1.3, 2.2)
+    grey = np.clip(grey * rng.uniform(0.73, 1.03), 0, 1) ** rng.uniform(1.3, 2.2)
     grey = grey * visible + 0.004
     ink, extra = _overlay(rng, lesion, px)
     canvas = np.repeat(grey[..., None], 3, axis=2).astype(np.float32)

@@ -71,7 +71,9 @@ class Region:
         """Centroid (x, y), 0 to 1."""
         x, y = grid(self.mask.shape[0])
         total = max(int(self.mask.sum()), 1)
-        return float((x * self.mask).sum()) / total, float((y * self.mask).sum()) / total
+        return float((x * self.mask).sum()) / total, float(
+            (y * self.mask).sum()
+        ) / total
 
 
 def _profile(lesion: Lesion, rng: np.random.Generator) -> Plane:
@@ -89,11 +91,16 @@ def _profile(lesion: Lesion, rng: np.random.Generator) -> Plane:
     if lesion.shape == "spiculated":
         spikes = np.cos(rng.integers(7, 13) * angle + 2.5 * waves + phase[0])
         profile += rng.uniform(0.15, 0.4) * (np.maximum(spikes, 0) ** 2 - 0.25)
-    return np.maximum(profile, 0.3).astype(np.float32)
+    return np.asarray(np.maximum(profile, 0.3), dtype=np.float32)
 
 
 def outline(
-    lesion: Lesion, rng: np.random.Generator, px: int, visible: Plane | None = None
+    lesion: Lesion,
+    rng: np.random.Generator,
+    px: int,
+    visible: Plane | None = None,
+    *,
+    ragged: float = 1,
 ) -> Region:
     """Draw the lesion's outline.
 
@@ -105,6 +112,7 @@ def outline(
         rng: Source of the outline's details.
         px: Side in pixels.
         visible: (px, px), 0 where the frame hides the tissue; None shows all.
+        ragged: Factor of the border's fine roughness; 0 for a smooth solid body.
     """
     x, y = grid(px)
     shown = np.ones((px, px), np.float32) if visible is None else visible
@@ -117,8 +125,8 @@ def outline(
     radius = float(np.sqrt(lesion.area / np.pi))
     field = np.hypot(along, across) / profile[turn.astype(np.int64) % _ANGLES]
     rough = {"round": 0.15, "oval": 0.15}.get(lesion.shape, 0.22) * lesion.irregularity
-    ragged, jagged = cloud(rng, px, 1.6), cloud(rng, px, 0.9)
-    field = field / radius + rough * ragged + (0.015 + 0.2 * rough) * jagged
+    bays, teeth = cloud(rng, px, 1.6 + 0.6 * (ragged == 0)), cloud(rng, px, 0.9)
+    field = field / radius + rough * bays + ragged * (0.015 + 0.2 * rough) * teeth
     level = np.where(shown > 0, field, np.inf).ravel()
     wanted = min(max(round(lesion.area * px * px), 4), int((shown > 0).sum()) - 1)
     edge = float(np.partition(level, wanted)[wanted])

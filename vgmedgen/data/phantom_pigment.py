@@ -1,11 +1,19 @@
-"""What fills a skin lesion: pigments, dermoscopic structures and how classes use them."""
+"""What fills a skin lesion: pigments, structures, and how each class uses them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from vgmedgen.data.phantom_noise import Plane, band, cloud, ramp, ridges
+from vgmedgen.data.phantom_noise import (
+    Plane,
+    band,
+    chance,
+    cloud,
+    fineness,
+    ramp,
+    threads,
+)
 from vgmedgen.data.phantom_outline import Lesion, Region
 
 # Names of lesion colours, 0 to 255.
@@ -62,7 +70,13 @@ _LOOKS = {
     ),
     "bcc": _Look(
         main={"pink": 0.7, "red": 0.15, "light brown": 0.15},
-        accents={"blue-grey": 0.4, "red": 0.35, "brown": 0.3, "black": 0.15, "white": 0.2},
+        accents={
+            "blue-grey": 0.4,
+            "red": 0.35,
+            "brown": 0.3,
+            "black": 0.15,
+            "white": 0.2,
+        },
         structures={"vessels": 0.5, "milia": 0.15, "globules": 0.25},
         opacity=(0.35, 0.85),
     ),
@@ -95,7 +109,7 @@ def _cycles(region: Region, across: float) -> float:
 
 
 def _network(region: Region, rng: np.random.Generator, px: int) -> tuple[Plane, str]:
-    mesh = ridges(band(rng, px, _cycles(region, rng.uniform(14, 26)), width=0.35), 1.4)
+    mesh = threads(rng, px, _cycles(region, rng.uniform(14, 26)), 1.4, width=0.35)
     patch = ramp(cloud(rng, px, 1.6), -1.5, 0.8)
     return (mesh - 0.3) * patch * rng.uniform(0.3, 0.8), "darken"
 
@@ -112,7 +126,7 @@ def _streaks(region: Region, rng: np.random.Generator, px: int) -> tuple[Plane, 
 
 
 def _vessels(region: Region, rng: np.random.Generator, px: int) -> tuple[Plane, str]:
-    lines = ridges(band(rng, px, _cycles(region, rng.uniform(4, 8)), width=0.7), 4)
+    lines = threads(rng, px, _cycles(region, rng.uniform(4, 8)), 4, width=0.7)
     return lines * rng.uniform(0.3, 0.8), "red"
 
 
@@ -127,12 +141,16 @@ def _scale(region: Region, rng: np.random.Generator, px: int) -> tuple[Plane, st
     return ramp(flakes, 0.5, 1.6) * patch * rng.uniform(0.4, 0.9), "white"
 
 
-def _dark_centre(region: Region, rng: np.random.Generator, px: int) -> tuple[Plane, str]:
+def _dark_centre(
+    region: Region, rng: np.random.Generator, px: int
+) -> tuple[Plane, str]:
     depth = region.distance / region.radius + 0.15 * cloud(rng, px, 1.8)
     return ramp(depth, 0.1, 0.9) * rng.uniform(0.3, 0.8), "darken"
 
 
-def _pale_centre(region: Region, rng: np.random.Generator, px: int) -> tuple[Plane, str]:
+def _pale_centre(
+    region: Region, rng: np.random.Generator, px: int
+) -> tuple[Plane, str]:
     depth = region.distance / region.radius + 0.12 * cloud(rng, px, 1.5)
     return ramp(depth, 0.3, 0.8) * rng.uniform(0.3, 0.8), "white"
 
@@ -181,14 +199,14 @@ def paint_lesion(
     under = np.minimum(0.35 + 0.65 * skin / np.float32(0.72), 1.1)
     fill = np.broadcast_to(_pigment(rng, main) * under, canvas.shape)
     marks = []
-    for name, chance in look.accents.items():
-        if rng.random() < chance:
+    for name, share in look.accents.items():
+        if chance(rng, share):
             patch = ramp(cloud(rng, px, 1.6), *np.sort(rng.uniform(-0.5, 1.6, 2)))
             patch = patch * rng.uniform(0.4, 1)
             fill = fill + patch[..., None] * (_pigment(rng, name) * under - fill)
             marks.append(name)
-    for name, chance in look.structures.items():
-        if rng.random() < chance:
+    for name, share in look.structures.items():
+        if chance(rng, share):
             amount, how = _STRUCTURES[name](region, rng, px)
             if how == "darken":
                 fill = fill * (1 - 0.55 * amount[..., None])
@@ -197,7 +215,7 @@ def paint_lesion(
                 gap = np.asarray(ink, dtype=np.float32) / 255 * under - fill
                 fill = fill + amount[..., None] * gap
             marks.append(name)
-    grain = 1 + rng.uniform(0.04, 0.16) * cloud(rng, px, 0.7)
+    grain = 1 + rng.uniform(0.05, 0.2) * fineness(px) * cloud(rng, px, 0.7)
     # Pigment thins towards the border in some, and is uneven in all.
     thin = 1 - rng.uniform(0, 0.5) * ramp(region.distance / region.radius, 0.6, 0)
     uneven = thin + rng.uniform(0.03, 0.25) * cloud(rng, px, 1.2)

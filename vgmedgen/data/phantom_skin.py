@@ -4,7 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from vgmedgen.data.phantom_noise import Plane, band, cloud, clouds, grid, ramp, ridges
+from vgmedgen.data.phantom_noise import (
+    Plane,
+    band,
+    chance,
+    cloud,
+    clouds,
+    fineness,
+    grid,
+    ramp,
+    threads,
+)
 from vgmedgen.data.phantom_outline import Lesion, outline
 from vgmedgen.data.phantom_pigment import COLOURS, paint_lesion
 from vgmedgen.data.phantom_strokes import hairs
@@ -22,7 +32,11 @@ SHARES = {
 
 # Median area share, spread of its logarithm, and how likely each shape word is.
 _HABIT: dict[str, tuple[float, float, dict[str, float]]] = {
-    "nv": (0.2, 0.85, {"round": 0.35, "oval": 0.45, "lobulated": 0.1, "irregular": 0.1}),
+    "nv": (
+        0.2,
+        0.85,
+        {"round": 0.35, "oval": 0.45, "lobulated": 0.1, "irregular": 0.1},
+    ),
     "mel": (0.36, 0.6, {"irregular": 0.7, "lobulated": 0.15, "oval": 0.15}),
     "bkl": (0.28, 0.7, {"irregular": 0.35, "oval": 0.35, "lobulated": 0.3}),
     "bcc": (0.24, 0.7, {"irregular": 0.55, "oval": 0.3, "round": 0.15}),
@@ -45,6 +59,8 @@ _PLACES = (
     ("scalp", 0.01),
 )
 
+_FAIR, _DARK = 0.62, 0.45  # brightness of the skin between the words of its tone
+
 
 def plan(rng: np.random.Generator, label: str) -> Lesion:
     """Decide a lesion of the class `label` (one of `SHARES`)."""
@@ -52,7 +68,7 @@ def plan(rng: np.random.Generator, label: str) -> Lesion:
     shape = str(rng.choice(list(shapes), p=list(shapes.values())))
     x, y = np.clip(rng.normal(0.495, 0.035, 2), 0.35, 0.65)
     area = float(np.clip(median * np.exp(spread * rng.standard_normal()), 0.012, 0.82))
-    if rng.random() < 0.35:  # off-centre more often than a clinic would photograph it
+    if chance(rng, 0.35):  # off-centre more often than a clinic would photograph it
         x, y = rng.uniform(0.15, 0.85, 2)
         area = min(area, float(rng.uniform(0.03, 0.25)))
     rough = rng.uniform(0.35, 1) if shape == "irregular" else rng.uniform(0, 0.35)
@@ -62,7 +78,9 @@ def plan(rng: np.random.Generator, label: str) -> Lesion:
         x=float(x),
         y=float(y),
         area=area,
-        elongation=float(rng.uniform(1, 1.12) if shape == "round" else rng.uniform(1.12, 2)),
+        elongation=float(
+            rng.uniform(1, 1.12) if shape == "round" else rng.uniform(1.12, 2)
+        ),
         angle=float(rng.uniform(0, np.pi)),
         shape=shape,
         irregularity=float(rough),
@@ -98,8 +116,8 @@ def facts(rng: np.random.Generator, label: str) -> dict[str, str]:
 
 def _tone(bearer: np.random.Generator) -> Plane:
     """Skin colour (3,), from very fair to dark."""
-    if bearer.random() < 0.09:
-        red = bearer.uniform(0.3, 0.6)
+    if chance(bearer, 0.09):
+        red = bearer.uniform(0.38, 0.66)
         ratio = np.array([1, bearer.uniform(0.62, 0.78), bearer.uniform(0.48, 0.72)])
         return np.asarray(red * ratio, dtype=np.float32)
     red = np.clip(bearer.normal(0.83, 0.085), 0.58, 0.99)
@@ -111,22 +129,27 @@ def _tone(bearer: np.random.Generator) -> Plane:
 def tone_name(skin: Plane) -> str:
     """Fair, medium or dark, by brightness of the skin colour (3,) in [0, 1]."""
     brightness = float(skin @ np.array([0.299, 0.587, 0.114], dtype=np.float32))
-    return "fair" if brightness > 0.62 else "medium" if brightness > 0.45 else "dark"
+    return "fair" if brightness > _FAIR else "medium" if brightness > _DARK else "dark"
 
 
 def _skin(rng: np.random.Generator, px: int, tone: Plane) -> Plane:
     hills, blush, lines = clouds(rng, px, 1.4, n=3)
     canvas = tone * (1 + 0.025 * rng.uniform(0.3, 1.4) * hills)[..., None]
-    redness = rng.uniform(0, 0.045) * blush
+    redness = rng.uniform(0.005, 0.06) * blush
     canvas = canvas * (1 - redness[..., None] * np.array([0.1, 1, 0.7], np.float32))
     pores = band(rng, px, rng.uniform(12, 30), width=0.35)
     fine = 0.4 * pores + 0.6 * cloud(rng, px, 0.7)
-    canvas = canvas + (rng.uniform(0.006, 0.035) * fine)[..., None]
-    if rng.random() < 0.25:  # a net of small vessels, common on sun-damaged skin
-        net = ridges(band(rng, px, rng.uniform(7, 14), width=0.5), 2.2)
+    weight = (
+        rng.uniform(0.008, 0.05)
+        * fineness(px)
+        * np.array([0.75, 1.05, 1.25], np.float32)
+    )
+    canvas = canvas + fine[..., None] * weight
+    if chance(rng, 0.25):  # a net of small vessels, common on sun-damaged skin
+        net = threads(rng, px, rng.uniform(7, 14), 2.2)
         net = net * ramp(lines, -0.3, 1.2) * rng.uniform(0.1, 0.35)
         canvas = canvas + net[..., None] * np.array([-0.05, -0.4, -0.32], np.float32)
-    if rng.random() < 0.25:  # freckles
+    if chance(rng, 0.25):  # freckles
         spots = ramp(band(rng, px, rng.uniform(5, 12), width=0.4), 1.6, 2.3)
         spots = spots * rng.uniform(0.1, 0.4)
         canvas = canvas * (1 - spots[..., None] * np.array([0.3, 0.5, 0.6], np.float32))
@@ -140,7 +163,7 @@ def _lamp(rng: np.random.Generator, px: int, canvas: Plane) -> Plane:
     fall = rng.uniform(0, 0.45) * (np.square(x - 0.5) + np.square(y - 0.5))
     light = 1 + tilt * (x - 0.5) + tip * (y - 0.5) - fall
     canvas = canvas * light[..., None].astype(np.float32)
-    if rng.random() < 0.22:
+    if chance(rng, 0.22):
         # Images are 4:3 squeezed to a square: the round rim stands as an ellipse.
         off_x, off_y = rng.normal(0, 0.03, 2)
         reach = rng.uniform(0.52, 0.68)
@@ -155,20 +178,22 @@ def paint(lesion: Lesion, rng: np.random.Generator, px: int) -> Painting:
     """Paint the lesion on its bearer's skin, photographed once more with `rng`."""
     bearer = np.random.default_rng(lesion.grain)
     tone = _tone(bearer)
-    furry = bearer.random() < 0.35
+    furry = chance(bearer, 0.35)
     canvas = _skin(rng, px, tone)
     region = outline(lesion, bearer, px)
     canvas, marks = paint_lesion(canvas, lesion, region, bearer)
     colours = mean_colours(canvas, region)
     texture = list(marks)
     if furry:
-        blond = rng.random() < 0.2
-        count = int(rng.integers(20, 50) if rng.random() < 0.15 else rng.integers(2, 18))
-        strand = hairs(rng, px, count, rng.uniform(0.004, 0.012)) * rng.uniform(0.5, 0.95)
+        blond = chance(rng, 0.2)
+        count = int(rng.integers(20, 50) if chance(rng, 0.15) else rng.integers(2, 18))
+        strand = hairs(rng, px, count, rng.uniform(0.004, 0.012)) * rng.uniform(
+            0.5, 0.95
+        )
         hue = np.array([0.8, 0.7, 0.55] if blond else [0.16, 0.1, 0.1], np.float32)
         canvas = canvas * (1 - strand[..., None]) + hue * strand[..., None]
         texture.append("hair")
-    if rng.random() < 0.2:  # bubbles and scales that mirror the lamp
+    if chance(rng, 0.2):  # bubbles and scales that mirror the lamp
         shine = ramp(band(rng, px, rng.uniform(14, 22), width=0.5), 2.2, 3.0)
         shine = shine * ramp(cloud(rng, px, 1.5), 0, 1.5) * rng.uniform(0.3, 0.9)
         canvas = canvas * (1 - shine[..., None]) + shine[..., None]

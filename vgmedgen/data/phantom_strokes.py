@@ -5,15 +5,17 @@ from PIL import Image, ImageDraw
 
 from vgmedgen.data.phantom_noise import Plane
 
+_INK = 0.6  # share of a letter's dots that are lit
+
 
 def _scale(px: int) -> int:
     """Oversampling that keeps a stroke smooth without a large scratch image."""
-    return 3 if px < 128 else 2 if px < 384 else 1
+    return max(1, 4 - (px + 64) // 128)
 
 
 def _cover(sheet: Image.Image, px: int) -> Plane:
     small = sheet if sheet.width == px else sheet.reduce(sheet.width // px)
-    return np.asarray(small, dtype=np.float32) / 255
+    return np.asarray(small, dtype=np.float32) / np.float32(255)
 
 
 def hairs(rng: np.random.Generator, px: int, count: int, width: float) -> Plane:
@@ -40,7 +42,10 @@ def hairs(rng: np.random.Generator, px: int, count: int, width: float) -> Plane:
 
 
 def lettering(
-    rng: np.random.Generator, px: int, lines: list[tuple[float, float, int]], size: float
+    rng: np.random.Generator,
+    px: int,
+    lines: list[tuple[float, float, int]],
+    size: float,
 ) -> Plane:
     """Opacity (px, px) of unreadable lettering.
 
@@ -54,7 +59,7 @@ def lettering(
     sheet = np.zeros((side, side), np.uint8)
     dot = max(1, round(size * side / 5))
     for x, y, count in lines:
-        letters = rng.random((5, count, 4)) < 0.6
+        letters = rng.random((5, count, 4)) < _INK
         letters[:, :, 3] = False  # the gap between two letters
         block = np.kron(letters.reshape(5, -1), np.ones((dot, dot))) * 255
         top, left = int(y * side), int(x * side)
@@ -77,5 +82,5 @@ def calipers(px: int, ends: list[tuple[float, float]], *, dotted: bool) -> Plane
             for share in np.linspace(0.05, 0.95, 12):
                 x = (first[0] + (second[0] - first[0]) * share) * side
                 y = (first[1] + (second[1] - first[1]) * share) * side
-                pen.rectangle((x, y, x + width - 1, y + width - 1), fill=180)
+                pen.rectangle((x, y, x + (width - 1), y + (width - 1)), fill=180)
     return _cover(sheet, px)

@@ -1,4 +1,4 @@
-"""A device's tint: what a camera or scanner does to colour, the same in all its images."""
+"""A device's tint: what a camera or scanner does to the colours of all its images."""
 
 from dataclasses import dataclass
 
@@ -52,7 +52,7 @@ NEUTRAL = Tint()
 def tint_of(seed: int) -> Tint:
     """Tint of device number `seed`: the same seed is the same device."""
     rng = np.random.default_rng([7, seed])
-    red, green, blue = (float(value) for value in rng.uniform(0.84, 1.1, 3))
+    red, green, blue = (float(value) for value in rng.uniform(0.87, 1.09, 3))
     lift = tuple(float(value) for value in rng.uniform(-0.04, 0.05, 3))
     return Tint(
         gain=(red, green, blue),

@@ -12,6 +12,7 @@ from vgmedgen.data.phantom_outline import Lesion, Region
 Colour = tuple[float, float, float]  # red, green, blue in [0, 1]
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+_SHARP = 0.15  # softness below which a border is called sharp
 _SMALL, _LARGE = 0.08, 0.3  # area shares between the size words
 
 
@@ -31,7 +32,7 @@ class DrawnAttributes:
         sharpness: 1 is a step at the border, 0 fades over the whole radius.
         border: sharp or ill-defined.
         colour: Name of the lesion's colour, or its echogenicity in ultrasound.
-        rgb: Mean colour of the painted lesion before light and device, 0 to 255.
+        rgb: Mean colour of the lesion before hair, highlights and device, 0 to 255.
         surround_rgb: The same of the tissue around it.
         contrast: Brightness of surround minus lesion, -1 to 1.
         tone: Name of the tissue's tone.
@@ -142,7 +143,7 @@ def describe(
         elongation=lesion.elongation,
         irregularity=lesion.irregularity,
         sharpness=1 - lesion.softness,
-        border="sharp" if lesion.softness < 0.15 else "ill-defined",
+        border="sharp" if lesion.softness < _SHARP else "ill-defined",
         colour=colour,
         rgb=_bytes_of(inside),
         surround_rgb=_bytes_of(outside),

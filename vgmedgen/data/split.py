@@ -178,11 +178,13 @@ def _most(counted: Counter[str]) -> str:
 
 
 def _weights(rng: np.random.Generator, sites: int, alpha: float) -> NDArray[np.float64]:
-    drawn = rng.dirichlet(np.full(sites, alpha))
+    drawn: NDArray[np.float64] = rng.dirichlet(np.full(sites, alpha))
     if np.isfinite(drawn).all():
         return drawn
     # a tiny alpha underflows; its limit gives everything to one site
-    return np.eye(sites)[rng.integers(sites)]
+    drawn = np.zeros(sites)
+    drawn[rng.integers(sites)] = 1
+    return drawn
 
 
 def _top_up(shares: list[list[str]], minimum: int) -> None:

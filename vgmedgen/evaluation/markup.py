@@ -7,10 +7,14 @@ name or a site name can never become markup.
 import html
 import math
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import TypeGuard
 
-DASH = "–"  # stands for a number that was not measured
-MINUS = "−"  # as wide as a digit, unlike the hyphen
+_WIDE = 8  # columns from which a table is set smaller on paper
+_WORD = 18  # characters of a name that may be broken within a word
+_SHORT = 24  # characters of a cell that stays on one line
+_TENTHS, _MINUTE, _HOUR = 10, 60, 3600  # seconds
+DASH = "\N{EN DASH}"  # stands for a number that was not measured
+MINUS = "\N{MINUS SIGN}"  # as wide as a digit, unlike the hyphen
 _VOID = frozenset({"br", "col", "img", "meta"})
 
 
@@ -30,14 +34,14 @@ def join(parts: Iterable[object]) -> Html:
     return Html("".join(text(part) for part in parts))
 
 
-def tag(name: str, *children: object, **attributes: object) -> Html:
+def tag(name: str, /, *children: object, **attributes: object) -> Html:
     """One element.
 
     Args:
         name: of the element.
         *children: what it holds; escaped unless markup.
-        **attributes: `class_` becomes class and `stroke_width` stroke-width; None is left
-            out.
+        **attributes: `class_` becomes class, `stroke_width` stroke-width; None is
+            left out.
     """
     pairs = "".join(
         f' {key.strip("_").replace("_", "-")}="{html.escape(str(value))}"'
@@ -49,7 +53,7 @@ def tag(name: str, *children: object, **attributes: object) -> Html:
     return Html(f"<{name}{pairs}>{join(children)}</{name}>")
 
 
-def known(value: Any) -> bool:
+def known(value: object) -> TypeGuard[float]:
     """Whether `value` is a finite number."""
     return (
         isinstance(value, int | float)
@@ -58,13 +62,13 @@ def known(value: Any) -> bool:
     )
 
 
-def mean(values: Iterable[Any]) -> float | None:
+def mean(values: Iterable[object]) -> float | None:
     """Mean of the numbers among `values`; None where there is none."""
     found = [float(value) for value in values if known(value)]
     return sum(found) / len(found) if found else None
 
 
-def plain(value: Any, places: int = 4, *, sign: bool = False) -> str:
+def plain(value: object, places: int = 4, *, sign: bool = False) -> str:
     """A number as text with thousands apart, or a dash."""
     if not known(value):
         return DASH
@@ -74,7 +78,7 @@ def plain(value: Any, places: int = 4, *, sign: bool = False) -> str:
     return shown.replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", MINUS)
 
 
-def number(value: Any, places: int = 4, *, sign: bool = False) -> Html:
+def number(value: object, places: int = 4, *, sign: bool = False) -> Html:
     """A number rounded for the eye that carries its exact value in the markup."""
     if not known(value):
         return tag("span", DASH, class_="none", title="not measured")
@@ -83,7 +87,7 @@ def number(value: Any, places: int = 4, *, sign: bool = False) -> Html:
     )
 
 
-def size_text(count: Any) -> str:
+def size_text(count: object) -> str:
     """Bytes in the unit that fits: 1 kB is 1000 bytes."""
     if not known(count):
         return DASH
@@ -93,25 +97,26 @@ def size_text(count: Any) -> str:
     return f"{plain(count, 0)} B"
 
 
-def size(count: Any) -> Html:
+def size(count: object) -> Html:
     """Bytes in the unit that fits, with the exact count in the markup."""
     if not known(count):
         return number(None)
     return tag("data", size_text(count), value=repr(count), title=f"{count} bytes")
 
 
-def duration(seconds: Any) -> Html:
+def duration(seconds: object) -> Html:
     """Seconds as s, min or h, with the exact value in the markup."""
     if not known(seconds):
         return number(None)
-    if seconds < 10:
+    if seconds < _TENTHS:
         shown = f"{seconds:.1f} s"
-    elif seconds < 60:
+    elif seconds < _MINUTE:
         shown = f"{seconds:.0f} s"
-    elif seconds < 3600:
-        shown = f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+    elif seconds < _HOUR:
+        shown = f"{int(seconds) // _MINUTE} min {int(seconds) % _MINUTE:02d} s"
     else:
-        shown = f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
+        minutes = int(seconds) // _MINUTE
+        shown = f"{minutes // 60} h {minutes % 60:02d} min"
     return tag("data", shown, value=repr(seconds), title=f"{seconds!r} seconds")
 
 
@@ -136,10 +141,12 @@ def table(
     def cell(column: int, value: object) -> Html:
         if isinstance(value, Html) and value.startswith("<td"):
             return value
-        kind = None if column in words else "num"
         if column == 0:
-            return tag("th", value, scope="row")
-        return tag("td", value, class_=kind)
+            broken = "long" if longest_word(value) > _WORD else None
+            return tag("th", value, scope="row", class_=broken)
+        if column not in words:
+            return tag("td", value, class_="num")
+        return tag("td", value, class_="short" if len(str(value)) <= _SHORT else None)
 
     def line(cells: Sequence[object]) -> Html:
         return tag("tr", *(cell(column, value) for column, value in enumerate(cells)))
@@ -148,7 +155,7 @@ def table(
         tag("th", value, scope="col", class_=None if column in words else "num")
         for column, value in enumerate(head)
     )
-    wide = "wide" if len(head) > 8 else None
+    wide = "wide" if len(head) > _WIDE else None
     return tag(
         "div",
         tag(
@@ -166,9 +173,21 @@ def table(
     )
 
 
+def longest_word(value: object) -> int:
+    """Characters of the longest word, beyond which a narrow column has to break it."""
+    return max((len(word) for word in str(value).split()), default=0)
+
+
 def note(*children: object) -> Html:
     """A paragraph that explains what stands above or below it."""
     return tag("p", *children, class_="note")
+
+
+def brief(name: str, limit: int = 20) -> Html:
+    """A name cut to `limit` characters, whole in its tooltip."""
+    if len(name) <= limit:
+        return text(name)
+    return tag("abbr", f"{name[: limit - 1].rstrip()}…", title=name)
 
 
 def section(anchor: str, title: str, *children: object) -> Html:

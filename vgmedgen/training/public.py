@@ -11,7 +11,8 @@ from vgmedgen import __version__
 from vgmedgen.base import Bundle, open_bundle
 from vgmedgen.config import RunConfig, digest_of
 from vgmedgen.data import adapters
-from vgmedgen.data.phantom import LAYOUTS, tint_of, write
+from vgmedgen.data.layouts import LAYOUTS, write_phantoms
+from vgmedgen.data.phantom import tint_of
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import BaseError
 from vgmedgen.training.loop import seed_of
@@ -31,7 +32,7 @@ def phantoms(folder: Path, count: int, seed: int, px: int) -> list[Dataset]:
             place = folder / f"{modality}-{device}"
             drawn = seed_of(seed, "public", modality, device) % 2**32
             # site phantoms use devices from 0 up; public ones must not be the same
-            write(modality, place, each, drawn, px, tint_of(1000 + device))
+            write_phantoms(modality, place, each, drawn, px, tint_of(1000 + device))
             datasets.append(adapters.read(layout, place))
     return datasets
 

@@ -24,7 +24,6 @@ from vgmedgen.dit import lora
 from vgmedgen.dit.codec import Codec
 from vgmedgen.dit.model import Generator
 from vgmedgen.dit.objective import Schedule
-from vgmedgen.exchange.merge import trained_factor
 from vgmedgen.files import write_bytes, write_text
 from vgmedgen.prior.model import VisualPrior
 from vgmedgen.text.mapper import TextMapper
@@ -157,11 +156,10 @@ def _generate(
     bench: Workbench, desk: Desk, order: Order, seed: int
 ) -> tuple[Outcome, dict[str, TrainLog]]:
     ask, samples = order.plan.generate, desk.samples
-    factor = trained_factor(order.plan.merge, order.number)
     weights = {
         name: weight
         for name, weight in lora.parameters(bench.generator).items()
-        if factor is None or name.endswith(f".{factor}")
+        if order.factor is None or name.endswith(f".{order.factor}")
     }
     codec = None
     if ask.colour_every:
@@ -219,6 +217,7 @@ def _order_digest(bundle: Bundle, order: Order) -> str:
         "plan": order.plan.digest,
         "number": order.number,
         "stage": order.stage,
+        "turn": order.turn,
         "weights": {
             group: {
                 name: hashlib.sha256(array.tobytes()).hexdigest()

@@ -1,0 +1,44 @@
+"""What the client app needs of a site, and how it gets at one."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from flwr.app import Context
+
+from vgmedgen.config import Plan
+from vgmedgen.exchange.schema import ExchangeSchema
+from vgmedgen.training.order import Order, Outcome
+
+
+class Site(Protocol):
+    """One hospital's data, models and folder, as the messages see it."""
+
+    @property
+    def name(self) -> str:
+        """Pseudonym of the site: lower case, digits, hyphens, at most 40."""
+        ...
+
+    @property
+    def base_digest(self) -> str:
+        """Digest of the site's own base bundle."""
+        ...
+
+    def schema(self, plan: Plan) -> ExchangeSchema:
+        """The tensors that may leave, built from the site's own base bundle."""
+        ...
+
+    def train(self, order: Order) -> Outcome:
+        """Train one round; the state is the group that the order's stage sends."""
+        ...
+
+    def evaluate(self, order: Order) -> Outcome:
+        """Held-out units and loss sum of the order's weights; the state is empty."""
+        ...
+
+    def install(self, order: Order, manifest: str) -> str:
+        """Install a release from its weights and manifest, JSON; returns its digest."""
+        ...
+
+
+OpenSite = Callable[[Context], Site]
+"""Opens the site of a node by what its operator set; cheap when called again."""

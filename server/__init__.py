@@ -1,0 +1,10 @@
+"""What runs at the coordinator: the Flower server app, its rounds and its registry.
+
+Flower reads its telemetry switch when it is imported. Nothing here may phone home, so
+the switch is thrown before anything of Flower is loaded.
+"""
+
+import os
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")

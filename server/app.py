@@ -1,0 +1,101 @@
+"""The Flower server app: plays the rounds of one run, then publishes its release."""
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from server.launch import Launch
+from server.post import Post
+from server.registry import Registry
+from server.strategy import Strategy
+from server.weights import Weights
+from vgmedgen.config import digest_of
+from vgmedgen.errors import ConfigError
+from vgmedgen.exchange.payload import on_wire
+
+log = logging.getLogger(__name__)
+
+RUN_FILE = "run-file"
+RELEASE = "release"
+
+Publish = Callable[[Path, Launch, Mapping[str, object], Weights], str]
+"""(folder, launch, facts of the run, final weights) -> the release's manifest, JSON."""
+
+
+def build(publish: Publish) -> ServerApp:
+    """The server app that publishes by `publish`.
+
+    Its run config names a launch file (see `server.launch`) under `run-file`.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        named = context.run_config.get(RUN_FILE)
+        if not named:
+            raise ConfigError(
+                f"the run config has no '{RUN_FILE}'; it names the launch file of a run"
+            )
+        launch = Launch.load(Path(str(named)))
+        registry = Registry(launch.folder)
+        registry.open(
+            {
+                "run": launch.run,
+                "config": launch.config.digest,
+                "base": launch.base_digest,
+                "exchange": launch.schema.digest,
+            },
+            launch.start(),
+        )
+        strategy = Strategy(Post(grid), launch, registry)
+        final = strategy.run()
+        # Sites rebuild the release from what arrives, so it is made of that here too.
+        specs = launch.schema.down()
+        weights = {group: on_wire(final[group], specs[group]) for group in specs}
+        manifest = publish(
+            launch.folder / RELEASE, launch, facts(launch, registry), weights
+        )
+        log.info("release of run %s is in %s", launch.run, launch.folder / RELEASE)
+        registry.installed(
+            digest_of(json.loads(manifest)), strategy.install(manifest, weights)
+        )
+
+    return app
+
+
+def facts(launch: Launch, registry: Registry) -> dict[str, object]:
+    """What a release tells of its run; the same for every time it is published."""
+    federation = launch.config.federation
+    took_part = {
+        site
+        for record in registry.rounds()
+        if record["counted"]
+        for site in record["sites"]
+    }
+    return {
+        "run": launch.run,
+        "experiment": launch.config.experiment,
+        "config": launch.config.digest,
+        "rounds": federation.rounds,
+        "align_rounds": federation.align_rounds,
+        "generate_rounds": federation.generate_rounds,
+        "sites": sorted(took_part),
+    }
+
+
+def _publish(
+    folder: Path, launch: Launch, told: Mapping[str, object], weights: Weights
+) -> str:
+    # Imported with the first release: it brings torch and the models.
+    from vgmedgen.base import open_bundle  # noqa: PLC0415
+    from vgmedgen.release.write import write  # noqa: PLC0415
+
+    bundle = open_bundle(launch.base, expect=launch.base_digest)
+    return json.dumps(write(folder, bundle, launch.config.plan, weights, told))
+
+
+app = build(_publish)

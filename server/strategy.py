@@ -1,0 +1,225 @@
+"""The rounds of a run: ask, check, merge, keep, and go on from where a run stopped.
+
+Flower's own strategies always count rounds from 1, average NaN and wait without end; so
+the loop is ours, and of Flower only messages and the grid are used.
+"""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import Message, RecordDict
+
+from server import orders
+from server.launch import Launch
+from server.post import Post
+from server.registry import Registry, RoundRecord
+from server.replies import LATE, Accepted, Expected, code_of, read
+from server.roster import Roster
+from server.weights import Weights
+from vgmedgen.errors import ExchangeError, VGMedGenError
+from vgmedgen.exchange import merge, payload
+from vgmedgen.exchange.merge import Update
+from vgmedgen.exchange.schema import UPLINK
+from vgmedgen.exchange.wire import Kind, size
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Answers:
+    """What came of one question to all sites; keys are site names."""
+
+    accepted: dict[str, Accepted] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    sent: int = 0  # bytes to each site
+
+    @property
+    def received(self) -> dict[str, int]:
+        """Bytes of every accepted reply."""
+        return {name: reply.size for name, reply in self.accepted.items()}
+
+
+class Strategy:
+    """One run, from its last complete round to its last."""
+
+    def __init__(self, post: Post, launch: Launch, registry: Registry) -> None:
+        self._post = post
+        self._launch = launch
+        self._registry = registry
+        self._roster = Roster(post, launch)
+
+    def run(self) -> Weights:
+        """Play every round that is not yet complete.
+
+        Returns:
+            The weights after the last round, float32.
+
+        Raises:
+            StateError: if state cannot be written, or too few sites are there.
+        """
+        launch, registry = self._launch, self._registry
+        done = registry.last_complete()
+        if done:
+            log.info("going on after round %d of run %s", done, launch.run)
+        weights: Weights = registry.weights(done)
+        for number in range(done + 1, launch.config.federation.rounds + 1):
+            weights = self.play(number, weights, first=number == done + 1)
+        return weights
+
+    def play(self, number: int, weights: Weights, *, first: bool = False) -> Weights:
+        """One round: its outcome is on disk when this returns.
+
+        A site that errs, is late or sends anything but the schema's is left out under a
+        code. With fewer than `min_sites` left the round does not count, weights stay.
+        """
+        federation = self._launch.config.federation
+        started = time.monotonic()
+        stage = federation.stage(number)
+        sites = self._roster.gather(first=first)
+        content = orders.order(self._launch, Kind.TRAIN, number, weights)
+        train = self._ask(Kind.TRAIN, number, sites, content)
+        counted = len(train.accepted) >= federation.min_sites
+        if counted:
+            try:
+                weights = self._merged(number, weights, train.accepted)
+            except ExchangeError as error:
+                log.warning("round %d: the updates do not merge: %s", number, error)
+                counted = False
+        heldout = Answers()
+        if stage == "generate" and federation.evaluate:
+            content = orders.order(self._launch, Kind.EVALUATE, number, weights)
+            heldout = self._ask(Kind.EVALUATE, number, sites, content)
+        record = RoundRecord(
+            number=number,
+            stage=stage,
+            counted=counted,
+            sites=sorted(train.accepted),
+            left_out=dict(sorted(train.left_out.items())),
+            seconds=time.monotonic() - started,
+            units={name: reply.units for name, reply in train.accepted.items()},
+            loss={name: reply.loss for name, reply in train.accepted.items()},
+            epsilon={
+                name: reply.numbers["epsilon-spent"]
+                for name, reply in train.accepted.items()
+            },
+            heldout_loss={
+                name: reply.loss
+                for name, reply in heldout.accepted.items()
+                if reply.units
+            },
+            heldout_units={
+                name: reply.units for name, reply in heldout.accepted.items()
+            },
+            heldout_left_out=dict(sorted(heldout.left_out.items())),
+            bytes_to=dict.fromkeys(sites, train.sent + heldout.sent),
+            bytes_from=_sums(train.received, heldout.received),
+        )
+        self._registry.write(record, weights)
+        log.info("%s", told(record))
+        return weights
+
+    def install(self, manifest: str, weights: Weights) -> dict[str, str]:
+        """Send the release to every site that is there.
+
+        Args:
+            manifest: of the release, JSON.
+            weights: its tensors, as they arrive.
+
+        Returns:
+            Site -> digest of the release it installed, or the code of why it did not.
+        """
+        number = self._launch.config.federation.rounds
+        sites = self._roster.gather(first=False)
+        content = orders.order(self._launch, Kind.INSTALL, number, weights, manifest)
+        answers = self._ask(Kind.INSTALL, number, sites, content)
+        installed = {n: reply.words["release"] for n, reply in answers.accepted.items()}
+        for name, code in sorted(answers.left_out.items()):
+            log.warning("%s did not install the release (%s)", name, code)
+        log.info("%d of %d sites installed the release", len(installed), len(sites))
+        return dict(sorted((installed | answers.left_out).items()))
+
+    def _ask(
+        self, kind: Kind, number: int, sites: Mapping[str, int], content: RecordDict
+    ) -> Answers:
+        timeout_s = self._launch.config.federation.round_timeout_s
+        replies = self._post.ask(
+            kind,
+            dict.fromkeys(sites.values(), content),
+            timeout_s=timeout_s,
+            group=str(number),
+        )
+        answers = Answers(sent=size(content))
+        words = orders.round_words(self._launch, number)
+        for name, node in sites.items():
+            expected = Expected(
+                kind=kind, launch=self._launch, words=words | {"site": name}
+            )
+            answer = _judge(name, replies.get(node), expected)
+            if isinstance(answer, str):
+                answers.left_out[name] = answer
+            else:
+                answers.accepted[name] = answer
+        return answers
+
+    def _merged(
+        self, number: int, weights: Weights, accepted: Mapping[str, Accepted]
+    ) -> Weights:
+        """Both groups after a round.
+
+        Raises:
+            ExchangeError: if the merged weights could not be sent on.
+        """
+        federation = self._launch.config.federation
+        words = orders.round_words(self._launch, number)
+        by_units = federation.weighting == "units"
+        updates = [
+            Update(name, float(reply.units) if by_units else 1.0, reply.state)
+            for name, reply in accepted.items()
+        ]
+        (group,) = UPLINK[words["stage"]]
+        merged = merge.combine(
+            federation.merge,
+            words["stage"],
+            int(words["turn"]),
+            weights[group],
+            updates,
+        )
+        payload.pack(merged, self._launch.schema.groups[group])
+        return {**weights, group: merged}
+
+
+def told(record: RoundRecord) -> str:
+    """A round in one line."""
+    total = len(record.sites) + len(record.left_out)
+    parts = [
+        f"round {record.number} {record.stage}: {len(record.sites)} of {total} sites"
+    ]
+    if record.left_out:
+        named = ", ".join(f"{name} ({code})" for name, code in record.left_out.items())
+        parts.append(f"left out {named}")
+    if not record.counted:
+        parts.append("not counted, the weights stay")
+    elif record.loss:
+        parts.append(f"loss {np.mean(list(record.loss.values())):.4f}")
+    return ", ".join([*parts, f"{record.seconds:.1f} s"])
+
+
+def _judge(name: str, reply: Message | None, expected: Expected) -> Accepted | str:
+    """The reply as it may be used, or the code under which its site is left out."""
+    if reply is None:
+        return LATE
+    if reply.has_error():
+        return code_of(reply.error)
+    try:
+        return read(reply, expected)
+    except VGMedGenError as error:
+        log.warning("%s sent what the schema does not list: %s", name, error)
+        return error.code
+
+
+def _sums(*parts: Mapping[str, int]) -> dict[str, int]:
+    names = sorted({name for part in parts for name in part})
+    return {name: sum(part.get(name, 0) for part in parts) for name in names}

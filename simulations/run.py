@@ -1,0 +1,163 @@
+"""The whole job once: sites, run, release, install, synthesis, evaluation, report.
+
+Every phase leaves its result in the run's folder and is cheap to repeat, so the same
+command goes on where a killed one stopped.
+"""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from client.site import Site
+from server.launch import Launch
+from server.registry import Registry
+from simulations import engine, summary
+from simulations.sites import make_sites
+from vgmedgen import configfile
+from vgmedgen.base import Bundle
+from vgmedgen.config import RunConfig
+from vgmedgen.errors import ConfigError
+from vgmedgen.evaluation import report
+from vgmedgen.release.install import current
+from vgmedgen.synthesis.generate import Drawn, synthesize
+from vgmedgen.training.loop import seed_of
+from vgmedgen.training.public import base_for
+
+log = logging.getLogger(__name__)
+
+RUN_FILE = "run.yaml"
+
+
+@dataclass(frozen=True)
+class Done:
+    """Where a finished run left what people look for."""
+
+    run: Path
+    release: Path
+    synthetic: dict[str, Path]
+    report: Path
+
+
+@dataclass
+class Clock:
+    """Seconds per phase."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time one phase and say so."""
+        log.info("%s ...", name)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - start
+        log.info("%s: %.1f s", name, self.seconds[name])
+
+
+def simulate(config: RunConfig) -> Done:
+    """Run `config` from nothing, or from where its folder says it stopped.
+
+    Raises:
+        VGMedGenError: whatever a phase refuses; what was done stays.
+    """
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    run, clock = claim(config), Clock()
+    with clock.phase("base bundle"):
+        bundle = base_for(config)
+    with clock.phase("preparing sites"):
+        sites = [Site(folder) for folder in make_sites(config, bundle, run)]
+        for site in sites:
+            log.info("%s: %d images prepared", site.name, len(site.samples))
+    with clock.phase("federated training"):
+        federate(config, bundle, sites, run)
+    with clock.phase("synthesis"):
+        drawn = {site.name: draw(site, config) for site in sites}
+    measured = summary.measure(config, bundle, sites, run, clock.phase)
+    told = summary.report_of(config, bundle, sites, run, measured, drawn, clock.seconds)
+    page = report.write(told, run)
+    return Done(
+        run,
+        run / "release",
+        {site.name: site.folder / "synthetic" for site in sites},
+        page,
+    )
+
+
+def claim(config: RunConfig) -> Path:
+    """The folder of this run: a new one, or the one that an equal run left unfinished.
+
+    Raises:
+        ConfigError: if `run.dir` names a folder of another run.
+    """
+    named = config.run.dir
+    number = 1
+    while True:
+        suffix = "" if number == 1 else f"-{number}"
+        folder = Path(named or f"runs/{config.experiment}{suffix}")
+        told = folder / RUN_FILE
+        if not told.is_file():
+            if folder.is_dir() and any(folder.iterdir()):
+                raise ConfigError(f"{folder} is not empty and no run; choose another")
+            folder.mkdir(parents=True, exist_ok=True)
+            configfile.save(config, told)
+            return folder.resolve()
+        same = configfile.load_file(told).digest == config.digest
+        if same and (named or not (folder / "report.json").is_file()):
+            return folder.resolve()
+        if named:
+            raise ConfigError(
+                f"run.dir {folder} holds a run of another configuration; choose another "
+                "folder, or start with the configuration in its run.yaml"
+            )
+        number += 1
+
+
+def run_id(config: RunConfig) -> str:
+    """Name under which server and sites keep this run."""
+    return f"{config.experiment}-{config.digest[:8]}"
+
+
+def federate(
+    config: RunConfig, bundle: Bundle, sites: list[Site], run: Path
+) -> Registry:
+    """All rounds, the release and its installation, through Flower's engine."""
+    launch = Launch.prepare(
+        run=run_id(config),
+        folder=run,
+        config=config,
+        bundle=bundle,
+        weights=sites[0].bench(config.plan).states(),
+    )
+    engine.run(launch, [site.folder for site in sites], config.run)
+    return Registry(run)
+
+
+def draw(site: Site, config: RunConfig) -> list[Drawn]:
+    """Synthesise at one site from captions of its held-out images."""
+    out = site.folder / "synthetic"
+    shutil.rmtree(out, ignore_errors=True)
+    ask = config.synthesis
+    rows = chosen(len(site.heldout), ask.images)
+    return synthesize(
+        current(site.folder / "releases"),
+        [site.heldout.captions[row] for row in rows],
+        out,
+        seed=seed_of(config.seed, site.name, "synthesis") % 2**31,
+        steps=ask.steps,
+        guidance=ask.guidance,
+        batch=ask.batch,
+        device=str(site.device),
+    )
+
+
+def chosen(count: int, images: int) -> list[int]:
+    """Rows spread evenly over `count` held-out images."""
+    return [round(k * (count - 1) / max(1, images - 1)) for k in range(min(count, images))]

@@ -1,0 +1,204 @@
+"""Measure a finished run, and put everything that the report tells into one mapping."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from client.site import Site
+from server.registry import Registry
+from simulations import study
+from simulations.measure import Scored, Weights, align_agreement, loss_of, score
+from simulations.sites import make_pooled
+from vgmedgen import __version__
+from vgmedgen.base import Bundle
+from vgmedgen.config import RunConfig
+from vgmedgen.data import images
+from vgmedgen.release.verify import digest, verify
+from vgmedgen.synthesis.generate import Drawn
+
+Phase = Callable[[str], AbstractContextManager[None]]
+
+
+@dataclass
+class Measured:
+    """All numbers of the comparison, by site and model name."""
+
+    scores: dict[str, dict[str, Scored]] = field(default_factory=dict)
+    local_on_sites: dict[str, dict[str, float]] = field(default_factory=dict)
+    alignment: dict[str, Any] = field(default_factory=dict)
+
+
+def measure(
+    config: RunConfig, bundle: Bundle, sites: Sequence[Site], run: Path, phase: Phase
+) -> Measured:
+    """Score base, federated and, where the study asks, local and pooled models."""
+    plan, registry = config.plan, Registry(run)
+    found = Measured({site.name: {} for site in sites})
+    start = registry.weights(0)
+    models: dict[str, Weights] = {
+        "base": start,
+        "federated": registry.weights(config.federation.rounds),
+    }
+    if config.study.pooled:
+        with phase("pooled training"):
+            pooled = make_pooled(config, bundle, run, sites)
+            models["pooled"] = study.train_alone(
+                pooled, plan, config.federation, start, registry.run
+            )
+    alone: dict[str, Weights] = {}
+    if config.study.local:
+        with phase("local-only training"):
+            for site in sites:
+                alone[site.name] = study.train_alone(
+                    site, plan, config.federation, start, f"{registry.run}-alone"
+                )
+    with phase("evaluation"):
+        for site in sites:
+            own = {"local": alone[site.name]} if alone else {}
+            for name, weights in {**models, **own}.items():
+                found.scores[site.name][name] = score(
+                    site, plan, weights, config.study
+                )
+        for name, weights in alone.items():
+            found.local_on_sites[name] = {
+                site.name: loss_of(site, plan, weights, config.study)
+                for site in sites
+            }
+        found.alignment["rounds"] = [
+            {
+                "round": number,
+                **align_agreement(
+                    sites, plan, registry.run, number, registry.weights(number)["mapper"]
+                ),
+            }
+            for number in range(1, config.federation.align_rounds + 1)
+        ]
+    if config.study.alignment:
+        with phase("alignment study"):
+            found.alignment["variants"] = study.compare_alignment(
+                sites, plan, config.federation, start, registry.run
+            )
+    return found
+
+
+def report_of(
+    config: RunConfig,
+    bundle: Bundle,
+    sites: Sequence[Site],
+    run: Path,
+    found: Measured,
+    drawn: Mapping[str, Sequence[Drawn]],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """The mapping behind the report page; also written as report.json."""
+    registry = Registry(run)
+    kinds = {site.datasets[0].unit_kind for site in sites}
+    told: dict[str, Any] = {
+        "title": config.experiment,
+        "experiment": config.experiment,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": config.seed,
+        "version": __version__,
+        "run": registry.run,
+        "config_digest": config.digest,
+        "base": {"digest": bundle.digest, "source": bundle.manifest["source"]},
+        "release": {
+            "digest": digest(verify(run / "release")),
+            "folder": str(run / "release"),
+        },
+        "unit_note": (
+            "At least one dataset tells neither patients nor lesions: there the image is "
+            "the unit, and two images of one patient may lie on both sides of a split."
+            if "image" in kinds
+            else None
+        ),
+        "sites": [_site(site) for site in sites],
+        "rounds": registry.rounds(),
+        "loss_curves": {site.name: _curves(site, registry.run) for site in sites},
+        "heldout_denoising_loss": _table(found, lambda one: one.loss),
+        "caption_gap": _table(found, lambda one: one.gap.mean),
+        "caption_gap_spread": _table(found, lambda one: one.gap.spread),
+        "alignment": found.alignment,
+        "seconds": dict(seconds),
+        "images": {site.name: _pairs(site, drawn[site.name]) for site in sites},
+        "notes": [],
+    }
+    if found.local_on_sites:
+        told["local_on_sites"] = found.local_on_sites
+        told["others"] = _others(found)
+    return told
+
+
+def _others(found: Measured) -> dict[str, dict[str, float]]:
+    """How the federated model does where the local-only ones are strangers."""
+    local = {
+        site: float(
+            np.mean([row[site] for name, row in found.local_on_sites.items() if name != site])
+        )
+        for site in found.scores
+    }
+    federated = {site: one["federated"].loss for site, one in found.scores.items()}
+    return {"federated": federated, "local_mean": local}
+
+
+def _table(
+    found: Measured, number: Callable[[Scored], float]
+) -> dict[str, dict[str, float]]:
+    return {
+        site: {name: number(one) for name, one in by_model.items()}
+        for site, by_model in found.scores.items()
+    }
+
+
+def _site(site: Site) -> dict[str, Any]:
+    training, heldout, datasets = site.training, site.heldout, site.datasets
+    return {
+        "name": site.name,
+        "dataset": ", ".join(dataset.name for dataset in datasets),
+        "modality": ", ".join(dataset.modality for dataset in datasets),
+        "unit_kind": datasets[0].unit_kind,
+        "units": {"train": training.units, "heldout": heldout.units},
+        "images": {"train": len(training), "heldout": len(heldout)},
+        "labels": dict(
+            sorted(Counter(record.label for record in site.samples.records).items())
+        ),
+    }
+
+
+def _curves(site: Site, run: str) -> dict[str, list[list[float]]]:
+    """Loss by step of every training at a site, rounds one after the other."""
+    curves: dict[str, list[list[float]]] = {}
+    for path in sorted((site.folder / "runs" / run).glob("round-*/losses.json")):
+        for name, losses in json.loads(path.read_text()).items():
+            curve = curves.setdefault(name, [])
+            curve += [[len(curve) + k + 1, loss] for k, loss in enumerate(losses)]
+    return curves
+
+
+def _pairs(site: Site, drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
+    """Synthetic images beside the held-out images whose captions they were drawn from."""
+    heldout, pairs = site.heldout, []
+    rows = {caption: row for row, caption in enumerate(heldout.captions)}
+    for one in drawn:
+        pixels, _ = heldout.pixels([rows[one.prompt]])
+        path = one.image.parent / "real" / one.image.name
+        path.parent.mkdir(exist_ok=True)
+        picture = images.as_uint8(pixels[0]).permute(1, 2, 0).numpy()
+        Image.fromarray(picture).save(path)
+        pairs.append(
+            {
+                "real": str(path),
+                "synthetic": str(one.image),
+                "caption": one.prompt,
+                "seed": one.seed,
+            }
+        )
+    return pairs

@@ -1,0 +1,139 @@
+"""Sites small enough for a test: numpy instead of models, the real apps around them."""
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from flwr.app import ConfigRecord, Message
+from flwr.clientapp import ClientApp
+
+import client.app
+import server.app
+from server.launch import Launch
+from simulations import engine
+from vgmedgen.base import Bundle
+from vgmedgen.config import FederationConfig, RunConfig, digest_of
+from vgmedgen.exchange.schema import ExchangeSchema
+from vgmedgen.training.order import Outcome
+
+NAMES = ("alpha", "beta", "gamma", "delta")
+BUNDLE = Bundle(Path("nowhere"), {"toy": True})
+
+
+def weights(seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = {
+        "mapper": {"anatomy.0.weight": (6, 4), "style.0.bias": (6,)},
+        "lora": {"dit.to_q.A": (2, 8), "dit.to_q.B": (5, 2)},
+    }
+    return {
+        group: {n: rng.normal(size=s).astype(np.float32) for n, s in named.items()}
+        for group, named in shapes.items()
+    }
+
+
+@dataclass
+class ToySite:
+    """Pulls every tensor towards its own number; deterministic by name and round."""
+
+    name: str
+    base_digest: str = BUNDLE.digest
+    shape_of: dict = field(default_factory=weights)
+    orders: list = field(default_factory=list)
+    releases: list = field(default_factory=list)
+
+    @property
+    def number(self):
+        return 1 + NAMES.index(self.name)
+
+    def schema(self, plan):
+        return ExchangeSchema.of(self.shape_of)
+
+    def train(self, order):
+        self.orders.append(order)
+        group = "mapper" if order.stage == "align" else "lora"
+        rng = np.random.default_rng([self.number, order.number, order.plan.seed])
+        state = {
+            name: array + 0.1 * rng.normal(size=array.shape).astype(np.float32)
+            for name, array in order.weights[group].items()
+        }
+        return Outcome(state=state, units=10 * self.number, loss_sum=2.5 * self.number)
+
+    def evaluate(self, order):
+        return Outcome(state={}, units=self.number, loss_sum=1.5 * self.number)
+
+    def install(self, order, manifest):
+        self.releases.append((order, manifest))
+        return digest_of(json.loads(manifest))
+
+
+def config(**federation):
+    asked = {
+        "align_rounds": 1,
+        "generate_rounds": 2,
+        "min_sites": 2,
+        "wait_s": 5.0,
+        "round_timeout_s": 20.0,
+        **federation,
+    }
+    return RunConfig(federation=FederationConfig(**asked))
+
+
+def prepare(folder, sites, asked=None):
+    return Launch.prepare(
+        run="toy-1",
+        folder=folder,
+        config=asked or config(),
+        bundle=BUNDLE,
+        weights=weights(),
+        sites=len(sites),
+    )
+
+
+def publish(folder, launch, told, final):
+    folder.mkdir(parents=True, exist_ok=True)
+    return json.dumps(dict(told))
+
+
+def client_of(sites, *, tamper=None, mods=()):
+    """The real client app over toy sites.
+
+    `tamper(site, message, reply)` stands where a hostile site would: outside the egress
+    guard. `mods` stand outside even of that, and see what the wire sees.
+    """
+    inner = client.app.build(lambda context: sites[context.node_config["partition-id"]])
+    outer = ClientApp(mods=list(mods))
+
+    def answer(message, context):
+        reply = inner(message, context)
+        site = sites[context.node_config["partition-id"]]
+        return tamper(site, message, reply) if tamper else reply
+
+    for register in (outer.train, outer.evaluate):
+        register()(answer)
+    for action in ("hello", "install"):
+        outer.query(action)(answer)
+    return outer
+
+
+def play(launch, client_app, sites, *, how=publish, engine_name="inproc"):
+    launch = replace(launch, sites=len(sites))
+    engine.drive(
+        server.app.build(how),
+        client_app,
+        sites=len(sites),
+        run_config={"run-file": str(launch.path)},
+        engine=engine_name,
+    )
+
+
+def with_words(reply, **words):
+    """The same reply with other words of origin."""
+    content = reply.content
+    content["origin"] = ConfigRecord({**content["origin"], **words})
+    return reply
+
+
+def answer_to(message, content):
+    return Message(content, reply_to=message)

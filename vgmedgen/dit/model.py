@@ -1,0 +1,181 @@
+"""The generator: HFFM and DiT behind one call that predicts noise."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from diffusers import PixArtTransformer2DModel
+from torch import Tensor, nn
+
+from vgmedgen.config import ModelConfig
+from vgmedgen.dit.hffm import HFFM
+
+LATENT_CHANNELS = 4
+ADDITIONAL_SIDE = 128  # latent side from which PixArt was also told the image's size
+PIXELS_PER_LATENT = 8
+
+
+class Generator(nn.Module):
+    """HFFM and the diffusers PixArt transformer.
+
+    Shapes: B batch, h and w latent sides, A and S vector widths, n tokens per channel,
+    D caption width.
+
+    Source: PixArt-alpha, arXiv 2310.00426, with the text tokens replaced by the HFFM's,
+    as in VG-MedGen, arXiv 2603.10519.
+    """
+
+    def __init__(self, transformer: PixArtTransformer2DModel, hffm: HFFM) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.hffm = hffm
+
+    @classmethod
+    def build(
+        cls, model: ModelConfig, seed: int, *, learned_sigma: bool = False
+    ) -> "Generator":
+        """A generator with random weights, the same for the same seed.
+
+        Args:
+            model: sizes; where `source` is set, the transformer is the pretrained one
+                of that PixArt pipeline and only the HFFM starts at random.
+            seed: of all weights.
+            learned_sigma: predict four more channels, which go unused, as PixArt-XL.
+        """
+        with _default_seed(seed):
+            if model.source:
+                transformer = PixArtTransformer2DModel.from_pretrained(
+                    model.source, subfolder="transformer", use_safetensors=True
+                )
+                _forget_origin(transformer)
+            else:
+                transformer = _transformer(model, learned_sigma=learned_sigma)
+            hffm = HFFM(
+                anatomy_width=model.anatomy,
+                style_width=model.style,
+                hidden_width=model.hffm_hidden,
+                tokens_per_channel=model.tokens_per_channel,
+                token_width=transformer.config.caption_channels,
+            )
+        return cls(transformer, hffm)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Generator":
+        """Read the parts `transformer` and `hffm` of a bundle or pipeline folder."""
+        transformer = PixArtTransformer2DModel.from_pretrained(
+            folder / "transformer", use_safetensors=True
+        )
+        hffm = HFFM.from_pretrained(folder / "hffm", use_safetensors=True)
+        _forget_origin(transformer)
+        _forget_origin(hffm)
+        return cls(transformer, hffm)
+
+    def save(self, folder: Path) -> None:
+        """Write the parts `transformer` and `hffm` below `folder`.
+
+        Raises:
+            ValueError: if LoRA is still attached; merge it first.
+        """
+        if not isinstance(self.transformer, PixArtTransformer2DModel):
+            raise ValueError(  # noqa: TRY004
+                "LoRA is attached: merge it, or save the adapter alone"
+            )
+        self.transformer.save_pretrained(folder / "transformer")
+        self.hffm.save_pretrained(folder / "hffm")
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Shape (4, h, w) of one latent at the size that the DiT was made for."""
+        side = self.transformer.config.sample_size
+        return (LATENT_CHANNELS, side, side)
+
+    def tokens(self, anatomy: Tensor, style: Tensor) -> Tensor:
+        """Conditioning tokens (B, 2 n, D) of vectors (B, A) and (B, S)."""
+        dtype = _dtype(self.hffm)
+        return torch.as_tensor(self.hffm(anatomy.to(dtype), style.to(dtype)))
+
+    def denoise(self, latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
+        """The noise in `latents`, given tokens that are already made.
+
+        Args:
+            latents: (B, 4, h, w), noisy.
+            timesteps: (B,), steps of the schedule.
+            tokens: (B, 2 n, D).
+
+        Returns:
+            (B, 4, h, w) in the type of `latents`; a learned sigma is dropped.
+        """
+        dtype = _dtype(self.transformer)
+        predicted = self.transformer(
+            latents.to(dtype),
+            tokens.to(dtype),
+            timesteps,
+            self._size_condition(latents),
+            return_dict=False,
+        )[0]
+        return torch.as_tensor(predicted[:, :LATENT_CHANNELS]).to(latents.dtype)
+
+    def noise_prediction(
+        self, latents: Tensor, timesteps: Tensor, anatomy: Tensor, style: Tensor
+    ) -> Tensor:
+        """The noise in `latents` (B, 4, h, w) by anatomy (B, A) and style (B, S)."""
+        return self.denoise(latents, timesteps, self.tokens(anatomy, style))
+
+    def checkpoint_gradients(self, *, on: bool) -> None:
+        """Trade time for memory: recompute the DiT's blocks in the backward pass."""
+        if on:
+            self.transformer.enable_gradient_checkpointing()
+        else:
+            self.transformer.disable_gradient_checkpointing()
+
+    def _size_condition(self, latents: Tensor) -> dict[str, Tensor | None]:
+        """What PixArt at 1024 px is told of the image's size; nothing below that."""
+        if not self.transformer.use_additional_conditions:
+            return {"resolution": None, "aspect_ratio": None}
+        count, _, height, width = latents.shape
+        size = latents.new_tensor([height, width]) * PIXELS_PER_LATENT
+        return {
+            "resolution": size.expand(count, 2),
+            "aspect_ratio": latents.new_full((count, 1), height / width),
+        }
+
+
+def _transformer(
+    model: ModelConfig, *, learned_sigma: bool
+) -> PixArtTransformer2DModel:
+    side = model.image_px // 2 ** (len(model.vae_channels) - 1)
+    return PixArtTransformer2DModel(
+        num_attention_heads=model.dit_heads,
+        attention_head_dim=model.dit_head_width,
+        in_channels=LATENT_CHANNELS,
+        out_channels=LATENT_CHANNELS * (2 if learned_sigma else 1),
+        num_layers=model.dit_layers,
+        cross_attention_dim=model.dit_heads * model.dit_head_width,
+        sample_size=side,
+        patch_size=model.dit_patch,
+        use_additional_conditions=side == ADDITIONAL_SIDE,
+        caption_channels=model.caption_width,
+    )
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    """Type of a part's own weights; LoRA factors may have another."""
+    return next(module.parameters()).dtype
+
+
+def _forget_origin(part: PixArtTransformer2DModel | HFFM) -> None:
+    """Drop the name of the folder that a part was read from.
+
+    Else it is written into every copy: a machine's path leaves, and the releases of two
+    sites differ.
+    """
+    part.register_to_config(_name_or_path="")
+
+
+@contextmanager
+def _default_seed(seed: int) -> Iterator[None]:
+    """Seed torch's own CPU generator, which initialisers draw from, and put it back."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -1,0 +1,1 @@
+"""On-site synthesis from an installed release."""
