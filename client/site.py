@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from flwr.app import Context
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -59,7 +60,9 @@ class SiteConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without opening data."""
-        if not self.name or not set(self.name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-"):
+        if not self.name or not set(self.name) <= set(
+            "abcdefghijklmnopqrstuvwxyz0123456789-"
+        ):
             raise ConfigError(
                 f"site name '{self.name}' must be lower-case letters, digits and hyphens"
             )
@@ -185,7 +188,7 @@ class Site:
         )
 
 
-def open_site(context: Any) -> Site:
+def open_site(context: Context) -> Site:
     """The site that this node serves, by what its own operator set.
 
     Raises:

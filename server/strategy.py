@@ -8,8 +8,8 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import fmean
 
-import numpy as np
 from flwr.app import Message, RecordDict
 
 from server import orders
@@ -203,7 +203,7 @@ def told(record: RoundRecord) -> str:
     if not record.counted:
         parts.append("not counted, the weights stay")
     elif record.loss:
-        parts.append(f"loss {np.mean(list(record.loss.values())):.4f}")
+        parts.append(f"loss {fmean(record.loss.values()):.4f}")
     return ", ".join([*parts, f"{record.seconds:.1f} s"])
 
 

@@ -6,7 +6,9 @@ import typer
 
 from vgmedgen.cli import run_cli
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+)
 
 
 @app.command(

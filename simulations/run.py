@@ -4,11 +4,10 @@ Every phase leaves its result in the run's folder and is cheap to repeat, so the
 command goes on where a killed one stopped.
 """
 
-import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,4 +159,6 @@ def draw(site: Site, config: RunConfig) -> list[Drawn]:
 
 def chosen(count: int, images: int) -> list[int]:
     """Rows spread evenly over `count` held-out images."""
-    return [round(k * (count - 1) / max(1, images - 1)) for k in range(min(count, images))]
+    return [
+        round(k * (count - 1) / max(1, images - 1)) for k in range(min(count, images))
+    ]

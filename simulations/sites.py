@@ -69,7 +69,9 @@ def make_pooled(
 def _shares(config: RunConfig, run: Path) -> list[Share]:
     data = config.data
     if not data.sources:
-        raise ConfigError("data.sources is empty; choose a data group such as data=busi")
+        raise ConfigError(
+            "data.sources is empty; choose a data group such as data=busi"
+        )
     read = [_source(config, number, run) for number in range(len(data.sources))]
     if data.split == "source":
         names = [source.name or source.dataset for source in data.sources]
@@ -125,7 +127,9 @@ def _draw(config: RunConfig, source: Source, number: int, run: Path) -> Path:
         shutil.rmtree(part, ignore_errors=True)
         seed = seed_of(config.seed, "phantom", number) % 2**32
         px = config.model.image_px
-        write_phantoms(source.modality, part, config.data.phantoms, seed, px, tint_of(number))
+        write_phantoms(
+            source.modality, part, config.data.phantoms, seed, px, tint_of(number)
+        )
         part.rename(root)
     return root.resolve()
 

@@ -86,7 +86,5 @@ def _align_round(
     for site in sites:
         outcome = site.train(order)
         units = outcome.units if federation.weighting == "units" else 1
-        updates.append(
-            Update(site=site.name, weight=float(units), state=outcome.state)
-        )
+        updates.append(Update(site=site.name, weight=float(units), state=outcome.state))
     return {**weights, "mapper": average(updates)}

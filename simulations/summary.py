@@ -64,19 +64,20 @@ def measure(
         for site in sites:
             own = {"local": alone[site.name]} if alone else {}
             for name, weights in {**models, **own}.items():
-                found.scores[site.name][name] = score(
-                    site, plan, weights, config.study
-                )
+                found.scores[site.name][name] = score(site, plan, weights, config.study)
         for name, weights in alone.items():
             found.local_on_sites[name] = {
-                site.name: loss_of(site, plan, weights, config.study)
-                for site in sites
+                site.name: loss_of(site, plan, weights, config.study) for site in sites
             }
         found.alignment["rounds"] = [
             {
                 "round": number,
                 **align_agreement(
-                    sites, plan, registry.run, number, registry.weights(number)["mapper"]
+                    sites,
+                    plan,
+                    registry.run,
+                    number,
+                    registry.weights(number)["mapper"],
                 ),
             }
             for number in range(1, config.federation.align_rounds + 1)
@@ -141,7 +142,13 @@ def _others(found: Measured) -> dict[str, dict[str, float]]:
     """How the federated model does where the local-only ones are strangers."""
     local = {
         site: float(
-            np.mean([row[site] for name, row in found.local_on_sites.items() if name != site])
+            np.mean(
+                [
+                    row[site]
+                    for name, row in found.local_on_sites.items()
+                    if name != site
+                ]
+            )
         )
         for site in found.scores
     }

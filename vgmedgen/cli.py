@@ -19,7 +19,12 @@ from rich.progress import Progress
 
 from vgmedgen.errors import VGMedGenError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
 base = typer.Typer(no_args_is_help=True, help="Build and verify base bundles.")
 data = typer.Typer(no_args_is_help=True, help="Look at a dataset before it trains.")
 release = typer.Typer(no_args_is_help=True, help="Look at a release and verify it.")

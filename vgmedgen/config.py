@@ -11,6 +11,7 @@ from typing import Any
 
 from vgmedgen.errors import ConfigError
 
+SMALLEST_PX = 32
 MERGES = ("average", "alternate", "freeze_a", "svd", "median", "trimmed_mean")
 
 
@@ -79,7 +80,9 @@ class ModelConfig:
 
     preset: str = "tiny"
     image_px: int = 64  # side of the square images
-    source: str = ""  # folder or hub id of a pretrained PixArt pipeline; empty: made here
+    source: str = (
+        ""  # folder or hub id of a pretrained PixArt pipeline; empty: made here
+    )
     text_source: str = ""  # folder or hub id of a pretrained BERT; empty: made here
     vae_channels: tuple[int, ...] = (24, 48, 72, 96)  # one entry per halving, plus one
     vae_layers: int = 1  # residual blocks per resolution
@@ -113,9 +116,10 @@ class ModelConfig:
             max_tokens=self.max_tokens,
             dit_layers=self.dit_layers,
         )
-        if self.image_px < 32 or self.image_px % 16:
+        if self.image_px < SMALLEST_PX or self.image_px % 16:
             raise ConfigError(
-                f"model.image_px must be a multiple of 16 from 32, got {self.image_px}"
+                f"model.image_px must be a multiple of 16 from {SMALLEST_PX}, "
+                f"got {self.image_px}"
             )
 
 
@@ -195,7 +199,9 @@ class GenerateConfig:
             alpha=self.alpha,
         )
         within("generate", 0, 0.9, dropout=self.dropout)
-        within("generate", 0, 1000, min_snr=self.min_snr, colour_every=self.colour_every)
+        within(
+            "generate", 0, 1000, min_snr=self.min_snr, colour_every=self.colour_every
+        )
         if not self.targets:
             raise ConfigError("generate.targets must name at least one layer")
 
@@ -206,7 +212,9 @@ class FederationConfig:
 
     align_rounds: int = 2
     generate_rounds: int = 3
-    merge: str = "average"  # average | alternate | freeze_a | svd | median | trimmed_mean
+    merge: str = (
+        "average"  # average | alternate | freeze_a | svd | median | trimmed_mean
+    )
     weighting: str = "units"  # units | uniform
     min_sites: int = 2  # sites without which a round does not count
     wait_s: float = 120.0  # seconds to wait for min_sites to be there
@@ -251,9 +259,7 @@ class SynthesisConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        positive(
-            "synthesis", images=self.images, steps=self.steps, batch=self.batch
-        )
+        positive("synthesis", images=self.images, steps=self.steps, batch=self.batch)
         within("synthesis", 1, 30, guidance=self.guidance)
 
 

@@ -10,13 +10,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from vgmedgen.config import Plan, RunConfig
 from vgmedgen.errors import ConfigError
+
+T = TypeVar("T")
 
 GROUPS = ("data", "model", "federation")
 
@@ -51,9 +54,11 @@ def load_run(overrides: Sequence[str] = (), *, root: Path | None = None) -> RunC
         **picks,
     }
     layers = [base]
-    for group in GROUPS:
-        if group in defaults:
-            layers.append(OmegaConf.create({group: _read(root, group, defaults[group])}))
+    layers += [
+        OmegaConf.create({group: _read(root, group, defaults[group])})
+        for group in GROUPS
+        if group in defaults
+    ]
     layers += [experiment, OmegaConf.create({"experiment": name})]
     try:
         layers.append(OmegaConf.from_dotlist(rest))
@@ -109,16 +114,16 @@ def _read(root: Path, *parts: str) -> DictConfig:
         )
     try:
         return OmegaConf.load(path)
-    except Exception as error:
+    except YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from None
 
 
-def _fill(schema: type, layers: Sequence[Any]) -> Any:
+def _fill(schema: type[T], layers: Sequence[object]) -> T:
     merged = OmegaConf.structured(schema)
     try:
         for layer in layers:
             merged = OmegaConf.merge(merged, layer)
-        return OmegaConf.to_object(merged)
+        filled: Any = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or ""
         nearest = difflib.get_close_matches(key, _keys(schema), n=1, cutoff=0.5)
@@ -126,6 +131,8 @@ def _fill(schema: type, layers: Sequence[Any]) -> Any:
         first = str(error).splitlines()[0].rstrip(".")
         where = f"'{key}': " if key and key not in first else ""
         raise ConfigError(f"{where}{first}{hint}") from None
+    found: T = filled
+    return found
 
 
 def _keys(schema: type, prefix: str = "") -> list[str]:

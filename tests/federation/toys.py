@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from flwr.app import ConfigRecord, Message
+from flwr.app import ConfigRecord
 from flwr.clientapp import ClientApp
 
 import client.app
@@ -14,8 +14,10 @@ from server.launch import Launch
 from simulations import engine
 from vgmedgen.base import Bundle
 from vgmedgen.config import FederationConfig, RunConfig, digest_of
+from vgmedgen.exchange.merge import Update, average
+from vgmedgen.exchange.payload import on_wire
 from vgmedgen.exchange.schema import ExchangeSchema
-from vgmedgen.training.order import Outcome
+from vgmedgen.training.order import Order, Outcome
 
 NAMES = ("alpha", "beta", "gamma", "delta")
 BUNDLE = Bundle(Path("nowhere"), {"toy": True})
@@ -128,12 +130,44 @@ def play(launch, client_app, sites, *, how=publish, engine_name="inproc"):
     )
 
 
+def expected(launch, sites, last):
+    """Weights after round `last` of the `average` rule, without network or engine."""
+    federation, now = launch.config.federation, weights()
+    for number in range(1, last + 1):
+        stage = federation.stage(number)
+        group = "mapper" if stage == "align" else "lora"
+        specs = launch.schema.groups
+        order = Order(
+            run=launch.run,
+            number=number,
+            stage=stage,
+            plan=launch.config.plan,
+            weights={name: on_wire(now[name], specs[name]) for name in now},
+        )
+        updates = []
+        for site in sites:
+            outcome = ToySite(site.name).train(order)
+            state = on_wire(outcome.state, specs[group])
+            updates.append(Update(site.name, float(outcome.units), state))
+        now = {**now, group: average(updates)}
+    return now
+
+
+def same(one, other):
+    """Whether two sets of weights are equal to the bit."""
+    return all(
+        one[group][name].tobytes() == other[group][name].tobytes()
+        for group in one
+        for name in one[group]
+    )
+
+
+def toys(count=3):
+    return [ToySite(name) for name in NAMES[:count]]
+
+
 def with_words(reply, **words):
     """The same reply with other words of origin."""
     content = reply.content
     content["origin"] = ConfigRecord({**content["origin"], **words})
     return reply
-
-
-def answer_to(message, content):
-    return Message(content, reply_to=message)

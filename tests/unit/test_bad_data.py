@@ -1,4 +1,4 @@
-"""What a person gets to read when data cannot be used: one line that names the place."""
+"""What a person reads when data cannot be used: one line that names the place."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -199,7 +199,7 @@ def test_captions_that_do_not_fit_are_refused(
 def test_malformed_prompts_are_refused(tmp_path: Path, text: str, told: str) -> None:
     path = tmp_path / "train.json"
     path.write_text(text)
-    with pytest.raises(DataError, match="train.json") as caught:
+    with pytest.raises(DataError, match=r"train\.json") as caught:
         prompts.from_medvlsm([path])
     assert told in str(caught.value)
 

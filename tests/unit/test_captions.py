@@ -51,8 +51,11 @@ SAID = {
 }
 
 
+VOCABULARY = frozenset(vocabulary())
+
+
 def known(text: str) -> bool:
-    return set(re.findall(r"[a-z]+", text.lower())) <= set(vocabulary())
+    return VOCABULARY.issuperset(re.findall(r"[a-z]+", text.lower()))
 
 
 def test_a_caption_reads_as_a_clinician_would_say_it() -> None:
@@ -130,7 +133,7 @@ def test_the_vocabulary_holds_every_word_of_the_grammar() -> None:
 @pytest.mark.parametrize("name", list(MODALITIES))
 def test_real_captions_are_short_known_and_told_apart(name: str) -> None:
     modality = MODALITIES[name]
-    records = adapters.read(name, REAL / name).records[::15]
+    records = adapters.read(name, REAL / name).records[::25]
     said = [
         caption(record, modality, words(measure(*images.load(record, 64)), modality))
         for record in records

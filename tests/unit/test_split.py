@@ -86,6 +86,12 @@ def test_a_missing_column_is_named_with_what_there_is() -> None:
         split.by_column(dataset(3), "centre")
 
 
+def test_a_dataset_is_cut_to_units_and_keeps_its_order() -> None:
+    part = dataset(5).only({"u3", "u1"})
+    assert [record.id for record in part.records] == ["1-0", "1-1", "3-0", "3-1"]
+    assert part.units == ("u1", "u3")
+
+
 def test_heldout_units_stay_when_other_units_come() -> None:
     units = [f"u{number}" for number in range(200)]
     held = split.heldout(units, 0.2, 5)
@@ -117,5 +123,5 @@ def test_sites_that_share_bytes_or_an_id_are_refused(tmp_path: Path) -> None:
 
 def test_a_site_smaller_than_a_batch_is_refused() -> None:
     split.check_enough(16, 16, "north")
-    with pytest.raises(DataError, match="site north has 15 units .* batch of 16"):
+    with pytest.raises(DataError, match=r"site north has 15 units .* batch of 16"):
         split.check_enough(15, 16, "north")

@@ -66,12 +66,14 @@ def name(lab: Tensor, names: Sequence[Named]) -> str:
 
 # Bounds were set on HAM10000 and Kvasir-SEG so that no name takes most of the images.
 SKIN_LESION = (
-    Named("black", lightness=(0, 28)),
+    Named("black", lightness=(0, 14)),
+    Named("black", lightness=(0, 27), chroma=(0, 20)),
     Named("blue-grey", lightness=(0, 52), chroma=(0, 13)),
     Named("blue-grey", lightness=(0, 52), hue=(-180, -10)),
     Named("violet", chroma=(0, 13)),
     Named("violet", hue=(-180, -10)),
     Named("red", chroma=(32, 200), hue=(-10, 16)),
+    Named("red", chroma=(50, 200), hue=(16, 34)),
     Named("pink", hue=(-10, 16)),
     Named("dark brown", lightness=(0, 42)),
     Named("red-brown", chroma=(32, 200), hue=(16, 34)),

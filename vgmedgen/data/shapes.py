@@ -78,25 +78,44 @@ def parts(mask: Tensor, smallest: float) -> list[Tensor]:
         mask: (N, N) of 0 and 1.
         smallest: Share of the largest part below which a part is left out.
     """
-    labels = mask * torch.arange(1, mask.numel() + 1).reshape(mask.shape).float()
-    while True:
-        spread = mask * functional.max_pool2d(labels[None], 3, 1, 1)[0]
-        if torch.equal(spread, labels):
-            break
-        labels = spread
-    found, sizes = torch.unique(labels[labels > 0], return_counts=True)
-    order = sizes.argsort(descending=True, stable=True)
-    kept = [at for at in order.tolist() if sizes[at] >= smallest * sizes[order[0]]]
-    return [(labels == found[at]).float() for at in kept]
+    runs = _runs(mask)
+    parent = list(range(len(runs)))
+
+    def root(at: int) -> int:
+        while parent[at] != at:
+            parent[at] = at = parent[parent[at]]
+        return at
+
+    for at, (row, start, stop) in enumerate(runs):
+        for before in range(at - 1, -1, -1):
+            above, left, right = runs[before]
+            if above < row - 1:
+                break
+            # half-open runs whose ends are equal touch at a corner
+            if above == row - 1 and start <= right and left <= stop:
+                parent[root(at)] = root(before)
+    planes: dict[int, Tensor] = {}
+    for at, (row, start, stop) in enumerate(runs):
+        planes.setdefault(root(at), torch.zeros_like(mask))[row, start:stop] = 1
+    ordered = sorted(planes.values(), key=lambda plane: -float(plane.sum()))
+    return [plane for plane in ordered if plane.sum() >= smallest * ordered[0].sum()]
+
+
+def _runs(mask: Tensor) -> list[tuple[int, int, int]]:
+    """Row, first column and column after the last of every run of ones."""
+    edges = functional.pad(mask, (1, 1)).diff(dim=1)
+    starts, stops = (edges > 0).nonzero().tolist(), (edges < 0).nonzero().tolist()
+    return [(row, at, end[1]) for (row, at), end in zip(starts, stops, strict=True)]
 
 
 def solidity(mask: Tensor) -> float:
     """Area over the area of the convex hull; 1 is convex. The mask is not empty."""
-    corners = []
-    for row in mask.any(dim=1).nonzero().flatten().tolist():
-        across = mask[row].nonzero().flatten()
-        left, right = int(across[0]), int(across[-1]) + 1
-        corners += [(left, row), (left, row + 1), (right, row), (right, row + 1)]
+    corners = [
+        (column, edge)
+        for row, start, stop in _runs(mask)
+        for column in (start, stop)
+        for edge in (row, row + 1)
+    ]
     hull = _hull(sorted(set(corners)))
     turned = zip(hull, hull[1:] + hull[:1], strict=True)
     area = abs(sum(a[0] * b[1] - b[0] * a[1] for a, b in turned)) / 2
@@ -125,4 +144,5 @@ def grown(mask: Tensor, by: int) -> Tensor:
     """The mask widened by `by` pixels, or for a negative number narrowed."""
     if by < 0:
         return 1 - grown(1 - mask, -by)
-    return functional.max_pool2d(mask[None], 2 * by + 1, 1, by)[0] if by else mask
+    across = functional.max_pool2d(mask[None], (1, 2 * by + 1), 1, (0, by))
+    return functional.max_pool2d(across, (2 * by + 1, 1), 1, (by, 0))[0]

@@ -9,7 +9,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vgmedgen.data.images import file_digest
 from vgmedgen.data.records import Dataset, Record
@@ -85,7 +84,9 @@ def dirichlet(
         units = rng.permutation(
             sorted(u for u, named in labels.items() if named == label)
         )
-        cuts = np.round(np.cumsum(_weights(rng, sites, alpha))[:-1] * len(units))
+        cuts = np.round(
+            np.cumsum(rng.dirichlet(np.full(sites, alpha)))[:-1] * len(units)
+        )
         parts = np.split(units, cuts.astype(int))
         for share, part in zip(shares, parts, strict=True):
             share.extend(map(str, part))
@@ -175,16 +176,6 @@ def _labels(dataset: Dataset) -> dict[str, str]:
 
 def _most(counted: Counter[str]) -> str:
     return min(counted, key=lambda value: (-counted[value], value))
-
-
-def _weights(rng: np.random.Generator, sites: int, alpha: float) -> NDArray[np.float64]:
-    drawn: NDArray[np.float64] = rng.dirichlet(np.full(sites, alpha))
-    if np.isfinite(drawn).all():
-        return drawn
-    # a tiny alpha underflows; its limit gives everything to one site
-    drawn = np.zeros(sites)
-    drawn[rng.integers(sites)] = 1
-    return drawn
 
 
 def _top_up(shares: list[list[str]], minimum: int) -> None:

@@ -50,7 +50,9 @@ def principal_axes(pooled: Tensor, width: int) -> tuple[Tensor, Tensor]:
     axes = _of_width(leading * largest.sign(), width)
     power = (centred @ axes).square().mean()
     if not power > 0:
-        raise ValueError(f"the {len(pooled)} pooled maps are all equal: no axes in them")
+        raise ValueError(
+            f"the {len(pooled)} pooled maps are all equal: no axes in them"
+        )
     return centre.to(pooled), (axes / power.sqrt()).to(pooled)
 
 

@@ -3,9 +3,13 @@
 B batch, K maps, S style width, C feature channels.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+NORM_GROUPS = 4  # fewer where the channels leave no choice
 
 
 class StyledBlock(nn.Module):
@@ -20,7 +24,7 @@ class StyledBlock(nn.Module):
     def __init__(self, channels_in: int, channels: int, style: int) -> None:
         super().__init__()
         self.convolve = nn.Conv2d(channels_in, channels, 3, padding=1)
-        self.norm = nn.GroupNorm(4, channels, affine=False)
+        self.norm = nn.GroupNorm(math.gcd(NORM_GROUPS, channels), channels, affine=False)
         self.modulate = nn.Linear(style, 2 * channels)
 
     def forward(self, features: Tensor, style: Tensor) -> Tensor:
@@ -58,4 +62,5 @@ class Decoder(nn.Module):
         )
         # the maps return at full resolution, so that borders stay sharp
         features = self.refine(torch.cat((features, maps), 1), style)
-        return self.paint(features).tanh()
+        image: Tensor = self.paint(features).tanh()
+        return image

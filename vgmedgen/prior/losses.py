@@ -47,7 +47,8 @@ def style_regression(prior: VisualPrior, maps: Tensor, drawn: Tensor) -> Tensor:
     """
     fixed = maps.detach()
     read, _ = prior.style_encoder(fixed, prior.decoder(fixed, drawn))
-    return (read - drawn).abs().mean(1)
+    missed: Tensor = (read - drawn).abs().mean(1)
+    return missed
 
 
 def anchor(

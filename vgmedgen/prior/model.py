@@ -27,7 +27,9 @@ from vgmedgen.prior.style import StyleEncoder
 
 SURE_LOGIT = 3.0  # of the mask head at the start
 LESION_SHARE = 4  # one map in so many starts as lesion
-FLAT_VARIANCE = 1e-2  # a colour channel that varies less is not stretched to unit variance
+FLAT_VARIANCE = (
+    1e-2  # a colour channel that varies less is not stretched to unit variance
+)
 NORM_GROUPS = 8  # fewer where the channels leave no choice
 
 
@@ -78,13 +80,7 @@ class VisualPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
             act="LEAKYRELU",
             norm=("GROUP", {"num_groups": math.gcd(NORM_GROUPS, *channels)}),
         )
-        # from the maps alone and pixel by pixel, so that it is the maps that know the lesion
-        self.mask_head = nn.Conv2d(maps, 1, 1)
-        with torch.no_grad():  # starts sure of some maps: from near zero Dice says little
-            sure = torch.full((maps,), -SURE_LOGIT)
-            sure[: max(1, maps // LESION_SHARE)] = SURE_LOGIT
-            self.mask_head.weight.copy_(sure[None, :, None, None])
-            self.mask_head.bias.zero_()
+        self.mask_head = _mask_head(maps)
         self.style_encoder = StyleEncoder(maps, style, (channels[0], channels[1]))
         self.decoder = Decoder(maps, style, channels[1])
         side = 1 if pooling == "area" else grid
@@ -117,7 +113,8 @@ class VisualPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def _seeded(cls, seed: int, **sizes: Any) -> "VisualPrior":  # noqa: ANN401
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            return cls(**sizes)
+            prior: VisualPrior = cls(**sizes)
+        return prior
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "VisualPrior":  # noqa: ANN401
@@ -166,7 +163,8 @@ class VisualPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def anatomy_of(self, maps: Tensor) -> Tensor:
         """Anatomy vectors (B, A) of maps (B, K, H, W)."""
-        return (self.pool(maps) - self.anatomy_centre) @ self.anatomy_axes
+        vectors: Tensor = (self.pool(maps) - self.anatomy_centre) @ self.anatomy_axes
+        return vectors
 
     def fit_axes(self, pooled: Tensor) -> None:
         """Fit the anatomy axes to what `pool` gave for public images, (N, K * G * G).
@@ -180,3 +178,17 @@ class VisualPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
         centre, axes = principal_axes(pooled, self.config.anatomy)
         self.anatomy_centre.copy_(centre)
         self.anatomy_axes.copy_(axes)
+
+
+def _mask_head(maps: int) -> nn.Conv2d:
+    """Mask logit of each map, so that it is the maps that must know the lesion.
+
+    It reads them pixel by pixel and starts sure of the first ones: weights near zero
+    would give Dice next to no gradient for hundreds of steps.
+    """
+    head = nn.Conv2d(maps, 1, 1, bias=False)
+    sure = torch.full((1, maps, 1, 1), -SURE_LOGIT)
+    sure[:, : max(1, maps // LESION_SHARE)] = SURE_LOGIT
+    with torch.no_grad():
+        head.weight.copy_(sure)
+    return head

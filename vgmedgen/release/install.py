@@ -43,7 +43,9 @@ def install(
         folder = Path(scratch) / "release"
         rebuilt = write(folder, bundle, plan, weights, facts)
         if rebuilt != dict(told):
-            wrong = sorted(n for n in rebuilt.keys() | told if rebuilt.get(n) != told.get(n))
+            wrong = sorted(
+                n for n in rebuilt.keys() | told if rebuilt.get(n) != told.get(n)
+            )
             raise ReleaseError(
                 f"the release that arrived is not the one its manifest describes "
                 f"({', '.join(wrong)} differ); the installed release stays in use"
@@ -94,18 +96,20 @@ def _pipeline(folder: Path, bundle: Bundle, release: Path) -> None:
     merged = lora.merge_adapter(plain, release / "adapter")
     merged.save_pretrained(folder / "transformer")
     shutil.copy(release / MANIFEST, folder / "release.json")
-    write_text(folder / "model_index.json", json.dumps(_index(), indent=2))
+    write_text(folder / "model_index.json", json.dumps(_index(folder), indent=2))
 
 
-def _index() -> dict[str, Any]:
+def _index(folder: Path) -> dict[str, Any]:
     """The parts of the pipeline, as diffusers' loader reads them."""
+    encoder = json.loads((folder / "text_encoder" / "config.json").read_text())
+    words = json.loads((folder / "tokenizer" / "tokenizer_config.json").read_text())
     return {
         "_class_name": "VGMedGenPipeline",
         "hffm": ["vgmedgen", "HFFM"],
         "scheduler": ["diffusers", "DDPMScheduler"],
-        "text_encoder": ["transformers", "BertModel"],
+        "text_encoder": ["transformers", encoder["architectures"][0]],
         "text_mapper": ["vgmedgen", "TextMapper"],
-        "tokenizer": ["transformers", "BertTokenizer"],
+        "tokenizer": ["transformers", words["tokenizer_class"]],
         "transformer": ["diffusers", "PixArtTransformer2DModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from vgmedgen.config import AlignConfig
-from vgmedgen.prior import losses
+from vgmedgen.prior.losses import anchor as anchor_loss
+from vgmedgen.prior.losses import dice, kl, reconstruction, style_regression
 from vgmedgen.prior.model import VisualPrior
 from vgmedgen.text.mapper import TextMapper, align_loss
 from vgmedgen.training.loop import Checkpoint, TrainLog, fit, pick, seed_of
@@ -80,14 +81,14 @@ def prior_loss(
     noise = torch.randn(len(image), prior.config.style, generator=generator)
     noise = noise.to(image.device)
     seen = prior(image, noise)
-    loss = losses.reconstruction(seen.reconstruction, image)
-    loss = loss + DICE_WEIGHT * losses.dice(seen.mask_logits, mask)
-    loss = loss + KL_WEIGHT * losses.kl(seen.style_mean, seen.style_logvar)
+    loss = reconstruction(seen.reconstruction, image)
+    loss = loss + DICE_WEIGHT * dice(seen.mask_logits, mask)
+    loss = loss + KL_WEIGHT * kl(seen.style_mean, seen.style_logvar)
     drawn = torch.randn(noise.shape, generator=generator).to(image.device)
-    loss = loss + STYLE_WEIGHT * losses.style_regression(prior, seen.maps, drawn)
+    loss = loss + STYLE_WEIGHT * style_regression(prior, seen.maps, drawn)
     if anchor is not None:
         target, weight = anchor
-        pull = losses.anchor(
+        pull = anchor_loss(
             seen.anatomy, seen.style_mean, target.anatomy, target.style
         )
         loss = loss + weight * pull

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
+from torch.nn import functional
 
 from vgmedgen.config import BaseConfig, ModelConfig
 from vgmedgen.data import images
@@ -55,7 +55,7 @@ def train_vae(
             noise = torch.randn(posterior.mean.shape, generator=generator)
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()
         fine = (decoded - image).abs().flatten(1).mean(1)
-        coarse = (F.avg_pool2d(decoded - image, 4)).abs().flatten(1).mean(1)
+        coarse = functional.avg_pool2d(decoded - image, 4).abs().flatten(1).mean(1)
         return fine + coarse + KL_WEIGHT * posterior.kl().float()
 
     weights = dict(vae.named_parameters())

@@ -24,7 +24,9 @@ from vgmedgen.training.align import Latents
 from vgmedgen.training.loop import Checkpoint, TrainLog, fit, pick, seed_of
 from vgmedgen.training.samples import Samples
 
-COLOUR_STEPS = 0.25  # share of the schedule with so little noise that x0 is estimated well
+COLOUR_STEPS = (
+    0.25  # share of the schedule with so little noise that x0 is estimated well
+)
 
 
 def train_generator(
@@ -52,7 +54,6 @@ def train_generator(
         codec: decodes for the colour loss; needed where `colour_every` is above 0.
         checkpoint: to go on from.
     """
-
     device = next(iter(weights.values())).device
 
     def step(number: int, draw: torch.Generator) -> Tensor:

@@ -106,7 +106,9 @@ def _align(work: Path, samples: Samples, recipe: Recipe) -> TextMapper:
     prior.save_pretrained(work / "visual_prior")
     mapper = TextMapper.of(model, samples.embeddings.shape[1], seed)
     mapper.fit_scale(samples.embeddings)
-    losses = train_mapper(mapper, samples.embeddings, see(prior, samples), ask, seed=seed)
+    losses = train_mapper(
+        mapper, samples.embeddings, see(prior, samples), ask, seed=seed
+    )
     log.info("base: text mapper, loss %.4f", losses.tail_mean())
     mapper.save_pretrained(work / "text_mapper")
     return mapper
@@ -120,9 +122,7 @@ def pooled(prior: VisualPrior, samples: Samples) -> Tensor:
     return torch.cat([prior.pool(prior.see_maps(samples.pixels(r)[0])) for r in rows])
 
 
-def _generate(
-    work: Path, samples: Samples, mapper: TextMapper, recipe: Recipe
-) -> None:
+def _generate(work: Path, samples: Samples, mapper: TextMapper, recipe: Recipe) -> None:
     base, seed = recipe.base, recipe.seed
     generator = Generator.build(recipe.model, seed)
     weights = dict(generator.named_parameters())

@@ -76,7 +76,9 @@ def build_from_phantoms(folder: Path, config: RunConfig) -> Bundle:
         datasets = phantoms(
             Path(scratch), config.base.phantoms, config.base.seed, config.model.image_px
         )
-        return build_from(folder, datasets, config, "phantoms", "none: drawn by program")
+        return build_from(
+            folder, datasets, config, "phantoms", "none: drawn by program"
+        )
 
 
 def build_from(

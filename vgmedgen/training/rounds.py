@@ -72,7 +72,11 @@ class Workbench:
         }
 
     def take(self, weights: Mapping[str, Arrays]) -> None:
-        """Put an order's weights into the models."""
+        """Put an order's weights into the models; all else starts from the bundle."""
+        # the decoder stays at the site, and what an earlier order left in it must not
+        # show in this one: a round that is repeated has to end the same
+        start = TextMapper.from_pretrained(self.bundle.part("text_mapper"))
+        self.mapper.load_state_dict(start.state_dict())
         self.mapper.load_shared(_tensors(weights["mapper"]))
         lora.load(self.generator, _tensors(weights["lora"]))
 
@@ -188,7 +192,9 @@ def _prior_before(bench: Workbench, desk: Desk, order: Order) -> VisualPrior:
     if order.plan.align.common_start:
         start = VisualPrior.from_pretrained(bench.bundle.part("visual_prior"))
     else:
-        start = VisualPrior.like(bench.prior, seed_of(order.plan.seed, desk.site, "own"))
+        start = VisualPrior.like(
+            bench.prior, seed_of(order.plan.seed, desk.site, "own")
+        )
     bench.prior.load_state_dict(start.state_dict())
     return bench.prior
 
@@ -230,9 +236,7 @@ def _order_digest(bundle: Bundle, order: Order) -> str:
 
 
 def _arrays(state: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    return {
-        name: t.detach().float().cpu().numpy().copy() for name, t in state.items()
-    }
+    return {name: t.detach().float().cpu().numpy().copy() for name, t in state.items()}
 
 
 def _tensors(state: Arrays) -> dict[str, torch.Tensor]:

@@ -126,9 +126,7 @@ def _fill(
     px, codec, encoder = tools
     records = [dataset.records[row] for row in rows]
     loaded = [images.load(record, px) for record in records]
-    said = [
-        {**words(measure(image, mask), dataset.modality)} for image, mask in loaded
-    ]
+    said = [{**words(measure(image, mask), dataset.modality)} for image, mask in loaded]
     sentences = [
         record.caption or caption(record, dataset.modality, spoken)
         for record, spoken in zip(records, said, strict=True)

@@ -1,0 +1,84 @@
+"""Freezes what crosses a hospital's wall: a change here needs a line under Privacy."""
+
+import numpy as np
+
+from vgmedgen.exchange import schema
+from vgmedgen.exchange.schema import ExchangeSchema
+from vgmedgen.exchange.wire import DOWN, UP, Kind
+
+GOLDEN = """
+protocol 1, tensors float16, flat, sorted by name
+
+down query.hello
+  order    base exchange plan plan-digest protocol run
+down train
+  order    base exchange plan plan-digest protocol round run stage turn
+  weights  mapper lora
+down evaluate
+  order    base exchange plan plan-digest protocol round run stage turn
+  weights  mapper lora
+down query.install
+  order    base exchange manifest plan plan-digest protocol round run stage turn
+  weights  mapper lora
+
+up   query.hello
+  origin   base exchange run site
+up   train
+  origin   base exchange round run site stage
+  numbers  num-units loss-sum epsilon-spent
+  update   align: mapper, generate: lora
+up   evaluate
+  origin   base exchange round run site stage
+  numbers  num-units loss-sum epsilon-spent
+up   query.install
+  origin   base exchange release round run site stage
+
+any error
+  code 100 and VG[0-9]{2}
+
+at most
+  num-units 1000000
+  loss-sum 1000000000
+  epsilon-spent 1000
+"""
+
+DIGEST = "acb3a3e8d02136bfe0b2b118c9ebad9701c5e195939fd1da0cc1b87f9c02595b"
+
+
+def told():
+    lines = [
+        f"protocol {schema.PROTOCOL}, tensors {schema.DTYPE}, flat, sorted by name"
+    ]
+    for name, forms in (("down", DOWN), ("up", UP)):
+        lines.append("")
+        for kind in Kind:
+            form = forms[kind]
+            lines.append(f"{name:<4} {kind}")
+            lines.append(f"  {form.record:<8} {' '.join(sorted(form.words))}")
+            if form.numbers:
+                lines.append(f"  {form.numbers:<8} {' '.join(schema.NUMBERS)}")
+            if form.arrays == "weights":
+                lines.append(f"  {form.arrays:<8} {' '.join(schema.DOWNLINK)}")
+            elif form.arrays:
+                what = ", ".join(
+                    f"{s}: {', '.join(g)}" for s, g in schema.UPLINK.items()
+                )
+                lines.append(f"  {form.arrays:<8} {what}")
+    lines += ["", "any error", f"  code {schema.SITE_ERROR} and {schema.CODE}"]
+    lines += ["", "at most"]
+    lines += [f"  {name} {limit:.0f}" for name, limit in schema.LIMITS.items()]
+    return "\n".join(["", *lines, ""])
+
+
+def test_what_crosses_is_what_was_agreed():
+    assert told() == GOLDEN
+
+
+def test_the_digest_that_both_sides_compare_does_not_change_by_itself():
+    toy = ExchangeSchema.of(
+        {
+            "mapper": {"anatomy_net.0.weight": np.zeros((2, 3))},
+            "lora": {"dit.to_q.A": np.zeros((1, 2)), "dit.to_q.B": np.zeros((2, 1))},
+        }
+    )
+    assert toy.digest == DIGEST

@@ -1,0 +1,156 @@
+"""The frozen text encoder: captions to embeddings.
+
+B captions, L tokens, E embedding width.
+"""
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from vgmedgen.errors import BaseError, DataError
+
+log = logging.getLogger(__name__)
+
+HEAD_WIDTH = 32
+PLACE_SCALE = 0.3  # of position embeddings, against 1 of words
+MIX_SCALE = 0.5  # of what attention and MLP add, against 1 of the word itself
+
+
+class TextEncoder(nn.Module):
+    """A model of the BERT family and its tokenizer, frozen.
+
+    Args:
+        model: gives `last_hidden_state` for `input_ids` and `attention_mask`.
+        tokenizer: of that model.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        super().__init__()
+        self.model = model.requires_grad_(requires_grad=False).eval()
+        self.tokenizer = tokenizer
+        # a tokenizer that was saved without a limit reports an absurdly large one
+        places = model.config.max_position_embeddings
+        self.max_tokens = min(tokenizer.model_max_length, places)
+
+    @classmethod
+    def from_folder(cls, text_encoder: Path, tokenizer: Path) -> "TextEncoder":
+        """Read both parts from disk, safetensors only, without the network.
+
+        Raises:
+            BaseError: if a folder holds no such part.
+        """
+        for part in (text_encoder, tokenizer):
+            if not part.is_dir():
+                raise BaseError(f"{part} is no folder; install the base bundle again")
+        if not any(text_encoder.glob("model*.safetensors")):
+            raise BaseError(
+                f"{text_encoder} holds no model.safetensors; pickled weights are not "
+                "read, convert them once with `save_pretrained`"
+            )
+        model = AutoModel.from_pretrained(
+            text_encoder, local_files_only=True, use_safetensors=True
+        )
+        return cls(
+            model, AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+        )
+
+    @property
+    def width(self) -> int:
+        """E."""
+        return int(self.model.config.hidden_size)
+
+    def train(self, mode: bool = True) -> "TextEncoder":
+        """Stay in evaluation mode: the encoder is frozen, its dropout with it."""
+        return super().train(mode=False)
+
+    @torch.no_grad()
+    def embed(self, captions: Sequence[str]) -> Tensor:
+        """Mean over the tokens of each caption: (B, E) on the CPU.
+
+        An embedding does not depend, but for rounding, on the captions beside it.
+
+        Raises:
+            DataError: if a caption is empty.
+        """
+        for place, caption in enumerate(captions):
+            if not caption.strip():
+                raise DataError(
+                    f"caption {place + 1} of {len(captions)} is empty; an image needs at "
+                    "least one word"
+                )
+        device = next(self.model.parameters()).device
+        tokens = self.tokenizer(
+            list(captions),
+            padding=True,
+            truncation=True,
+            max_length=self.max_tokens,
+            return_tensors="pt",
+        ).to(device)
+        if tokens["input_ids"].shape[1] == self.max_tokens:
+            log.warning("captions are read up to token %d", self.max_tokens)
+        # token types are left out: not every family has them, and here all are the same
+        seen = self.model(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        ).last_hidden_state  # (B, L, E)
+        keep = tokens["attention_mask"][:, :, None].to(seen)
+        pooled: Tensor = (seen * keep).sum(1) / keep.sum(1)
+        return pooled.float().cpu()
+
+
+def build_tiny(
+    width: int, layers: int, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> BertModel:
+    """A small random BERT that keeps words apart; nothing more is asked of it.
+
+    BERT's own start (deviation 0.02 everywhere) gives place, type and word the same
+    weight and lets a mean over many tokens wash out which words were there. Here words
+    have unit deviation and the layers add less than what comes in.
+
+    Args:
+        width: E.
+        layers: of attention.
+        tokenizer: gives the vocabulary and the number of places.
+        seed: of all weights; the global generator is left alone.
+    """
+    heads = max(1, width // HEAD_WIDTH)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads if width % heads == 0 else 1,
+        intermediate_size=2 * width,
+        max_position_embeddings=tokenizer.model_max_length,
+        pad_token_id=tokenizer.pad_token_id,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    with torch.random.fork_rng(devices=[]):
+        model = BertModel(config)
+    draw = torch.Generator().manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if name.endswith("bias") or "token_type" in name:
+            nn.init.zeros_(weight)
+        elif "LayerNorm" in name:
+            nn.init.ones_(weight)
+        elif name.endswith("embeddings.weight"):
+            scale = PLACE_SCALE if "position" in name else 1.0
+            nn.init.normal_(weight, std=scale, generator=draw)
+        else:
+            mix = MIX_SCALE if name.endswith("output.dense.weight") else 1.0
+            scale = mix / math.sqrt(weight.shape[1])
+            nn.init.normal_(weight, std=scale, generator=draw)
+    return model.eval()
