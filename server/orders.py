@@ -46,7 +46,7 @@ def round_words(launch: Launch, number: int) -> dict[str, str]:
     """What names a round in a message."""
     federation = launch.config.federation
     stage = federation.stage(number)
-    turn = number if stage == "align" else number - federation.align_rounds
+    turn = federation.turn(number)
     return {"round": str(number), "turn": str(turn), "stage": stage}
 
 

@@ -12,6 +12,8 @@ _CLASSES = {
     "TextMapper": "vgmedgen.text.mapper",
     "VisualPrior": "vgmedgen.prior.model",
     "VGMedGenPipeline": "vgmedgen.synthesis.pipeline",
+    # diffusers looks here for the base class as well, to know how to load the others
+    "ModelMixin": "diffusers",
 }
 
 

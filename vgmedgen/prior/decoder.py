@@ -5,10 +5,10 @@ B batch, K maps, S style width, C feature channels.
 
 import math
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+BLOCKS = 3
 NORM_GROUPS = 4  # fewer where the channels leave no choice
 
 
@@ -37,7 +37,8 @@ class StyledBlock(nn.Module):
 class Decoder(nn.Module):
     """Image from maps and style; the maps alone cannot say a colour.
 
-    Works at half the resolution, where nearly all of the cost is, and refines once.
+    Works at half the resolution, where four pixels' maps lie side by side as channels:
+    a quarter of the cost, and no border is blurred.
 
     Shape:
         maps (B, K, H, W), style (B, S) -> image (B, 3, H, W) in [-1, 1]
@@ -46,21 +47,15 @@ class Decoder(nn.Module):
     def __init__(self, maps: int, style: int, channels: int) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            StyledBlock(maps if place == 0 else channels, channels, style)
-            for place in range(3)
+            StyledBlock(4 * maps if place == 0 else channels, channels, style)
+            for place in range(BLOCKS)
         )
-        self.refine = StyledBlock(channels + maps, channels // 2, style)
-        self.paint = nn.Conv2d(channels // 2, 3, 3, padding=1)
+        self.paint = nn.Conv2d(channels, 4 * 3, 3, padding=1)
 
     def forward(self, maps: Tensor, style: Tensor) -> Tensor:
         """The picture of `maps` in `style`."""
-        features = functional.avg_pool2d(maps, 2)
+        features = functional.pixel_unshuffle(maps, 2)
         for block in self.blocks:
             features = block(features, style)
-        features = functional.interpolate(
-            features, scale_factor=2.0, mode="bilinear", align_corners=False
-        )
-        # the maps return at full resolution, so that borders stay sharp
-        features = self.refine(torch.cat((features, maps), 1), style)
-        image: Tensor = self.paint(features).tanh()
+        image: Tensor = functional.pixel_shuffle(self.paint(features), 2).tanh()
         return image

@@ -152,8 +152,7 @@ class VisualPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """
         level = functional.instance_norm(image, eps=FLAT_VARIANCE)
         soft = self.map_net(level).softmax(1)
-        hard = functional.one_hot(soft.argmax(1), soft.shape[1])
-        hard = hard.movedim(-1, 1).to(soft)
+        hard = torch.zeros_like(soft).scatter_(1, soft.argmax(1, keepdim=True), 1.0)
         return hard + soft - soft.detach() if self.training else hard
 
     def pool(self, maps: Tensor) -> Tensor:

@@ -57,6 +57,7 @@ def install_folder(releases: Path, bundle: Bundle, release: Path) -> str:
     """Install a verified release folder; a half-written one never becomes current."""
     manifest = verify(release, bundle)
     name = digest(manifest)
+    releases.mkdir(parents=True, exist_ok=True, mode=0o700)
     target = releases / name[:16]
     if not target.is_dir():
         work = Path(tempfile.mkdtemp(dir=releases, prefix=".new-"))

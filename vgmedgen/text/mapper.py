@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from vgmedgen.config import ModelConfig
 
-LENGTH_WEIGHT = 0.1  # of the squared error that holds the vectors' length
+LENGTH_WEIGHT = 0.3  # of the squared error that holds the vectors' length
 SCALE_FLOOR = 0.1  # of the typical deviation; features that vary less are not blown up
 
 

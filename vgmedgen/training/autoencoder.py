@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 KL_WEIGHT = 1e-5  # keeps the latents' scale bounded, as Rombach et al. 2022 do
 TEXTURE_SHARE = 0.25  # generic images added, so that the VAE carries over to real ones
+WHOLE_SHARE = 0.1  # of the steps that see whole images; before that, quarters of them
 COLOUR_JITTER = 0.25  # largest change of a channel's gain and offset
 
 
@@ -46,9 +47,11 @@ def train_vae(
     pixels = _public(datasets, model.image_px, seed)
     vae = build_vae(model, seed)
 
-    def step(_: int, generator: torch.Generator) -> Tensor:
+    def step(number: int, generator: torch.Generator) -> Tensor:
         rows = pick(len(pixels), base.batch, generator)
-        image = _jitter(images.as_input(pixels[rows]), generator)
+        whole = number >= (1 - WHOLE_SHARE) * base.vae_steps
+        part = pixels[rows] if whole else _crop(pixels[rows], generator)
+        image = _jitter(images.as_input(part), generator)
         # bfloat16 halves the time on processors with matrix units and costs nothing here
         with torch.autocast("cpu", dtype=torch.bfloat16):
             posterior = vae.encode(image).latent_dist
@@ -77,6 +80,13 @@ def _public(datasets: Sequence[Dataset], px: int, seed: int) -> Tensor:
     count = round(TEXTURE_SHARE * len(loaded))
     drawn = np.stack([textures(draw, px) for _ in range(max(count, 1))])
     return torch.cat([torch.stack(loaded), torch.from_numpy(drawn).permute(0, 3, 1, 2)])
+
+
+def _crop(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Squares of half the side, one place for the batch: a quarter of the work."""
+    side = pixels.shape[-1] // 2
+    top, left = torch.randint(side + 1, (2,), generator=generator).tolist()
+    return pixels[..., top : top + side, left : left + side]
 
 
 def _jitter(image: Tensor, generator: torch.Generator) -> Tensor:
