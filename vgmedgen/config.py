@@ -84,7 +84,8 @@ class ModelConfig:
         ""  # folder or hub id of a pretrained PixArt pipeline; empty: made here
     )
     text_source: str = ""  # folder or hub id of a pretrained BERT; empty: made here
-    vae_channels: tuple[int, ...] = (24, 48, 72, 96)  # one entry per halving, plus one
+    # one entry per halving, plus one: at 64 px a latent of 8 px could not hold a border
+    vae_channels: tuple[int, ...] = (24, 48, 96)
     vae_layers: int = 1  # residual blocks per resolution
     prior_channels: tuple[int, ...] = (16, 32, 48, 64)  # MONAI U-Net widths
     maps: int = 8  # K, anatomy channels
@@ -101,7 +102,7 @@ class ModelConfig:
     dit_layers: int = 4
     dit_heads: int = 4
     dit_head_width: int = 32
-    dit_patch: int = 1  # latent pixels per token side
+    dit_patch: int = 2  # latent pixels per token side
     caption_width: int = 128  # D
 
     def __post_init__(self) -> None:
@@ -131,7 +132,7 @@ class BaseConfig:
     seed: int = 0  # of the build; the run's own seed leaves the base alone
     phantoms: int = 3000  # public images drawn for it
     batch: int = 32
-    vae_steps: int = 450
+    vae_steps: int = 800
     prior_steps: int = 300
     mapper_steps: int = 600
     dit_steps: int = 1200

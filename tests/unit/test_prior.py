@@ -222,10 +222,8 @@ def test_a_prior_like_another_shares_its_sizes_and_nothing_else(prior: VisualPri
     other = VisualPrior.like(prior, 9)
     shapes = {n: t.shape for n, t in prior.state_dict().items()}
     assert shapes == {n: t.shape for n, t in other.state_dict().items()}
-    convolution = "map_net.model.0.conv.weight"
-    assert not torch.equal(
-        prior.state_dict()[convolution], other.state_dict()[convolution]
-    )
+    paint = "decoder.paint.weight"
+    assert not torch.equal(prior.state_dict()[paint], other.state_dict()[paint])
     assert not torch.equal(prior.anatomy_axes, other.anatomy_axes)
 
 

@@ -28,10 +28,10 @@ class Codec(nn.Module):
         """Latents of images.
 
         Args:
-            images: (B, 3, H, W) in [-1, 1], H and W multiples of 8.
+            images: (B, 3, H, W) in [-1, 1], H and W multiples of the VAE's stride.
 
         Returns:
-            (B, 4, H/8, W/8): the mean of the VAE's posterior, scaled; two calls agree.
+            (B, 4, h, w): the mean of the VAE's posterior, scaled; two calls agree.
         """
         mean = self.vae.encode(images).latent_dist.mode()
         return torch.as_tensor(mean * self.vae.config.scaling_factor)

@@ -20,7 +20,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vgmedgen.dit.model import Generator
+from vgmedgen.dit.model import Generator, forget_origin
 from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_bytes, write_text
 
@@ -153,9 +153,11 @@ def merge_adapter(
     transformer: PixArtTransformer2DModel, folder: Path
 ) -> PixArtTransformer2DModel:
     """The plain transformer with a `save_adapter` folder folded into its weights."""
-    return PeftModel.from_pretrained(
+    merged = PeftModel.from_pretrained(
         transformer, folder, torch_device=str(transformer.device)
     ).merge_and_unload()
+    forget_origin(merged)
+    return merged
 
 
 @contextmanager

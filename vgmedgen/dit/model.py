@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import PixArtTransformer2DModel
+from diffusers import ModelMixin, PixArtTransformer2DModel
 from torch import Tensor, nn
 
 from vgmedgen.config import ModelConfig
@@ -48,7 +48,7 @@ class Generator(nn.Module):
                 transformer = PixArtTransformer2DModel.from_pretrained(
                     model.source, subfolder="transformer", use_safetensors=True
                 )
-                _forget_origin(transformer)
+                forget_origin(transformer)
             else:
                 transformer = _transformer(model, learned_sigma=learned_sigma)
             hffm = HFFM(
@@ -67,8 +67,8 @@ class Generator(nn.Module):
             folder / "transformer", use_safetensors=True
         )
         hffm = HFFM.from_pretrained(folder / "hffm", use_safetensors=True)
-        _forget_origin(transformer)
-        _forget_origin(hffm)
+        forget_origin(transformer)
+        forget_origin(hffm)
         return cls(transformer, hffm)
 
     def save(self, folder: Path) -> None:
@@ -145,7 +145,7 @@ def _transformer(
     model: ModelConfig, *, learned_sigma: bool
 ) -> PixArtTransformer2DModel:
     side = model.image_px // 2 ** (len(model.vae_channels) - 1)
-    return PixArtTransformer2DModel(
+    transformer = PixArtTransformer2DModel(
         num_attention_heads=model.dit_heads,
         attention_head_dim=model.dit_head_width,
         in_channels=LATENT_CHANNELS,
@@ -157,6 +157,32 @@ def _transformer(
         use_additional_conditions=side == ADDITIONAL_SIDE,
         caption_channels=model.caption_width,
     )
+    _start_as_pixart(transformer)
+    return transformer
+
+
+@torch.no_grad()
+def _start_as_pixart(transformer: PixArtTransformer2DModel) -> None:
+    """Initialise as PixArt was; diffusers, which expects pretrained weights, does not.
+
+    Every block starts without a say of the condition and the last layer without any, so
+    that what training adds is what the images and captions ask for.
+    Source: PixArt-alpha's published code, `initialize_weights` of its PixArt model.
+    """
+    for module in transformer.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    patches = transformer.pos_embed.proj
+    nn.init.xavier_uniform_(patches.weight.flatten(1))
+    for part in (transformer.adaln_single, transformer.caption_projection):
+        for module in part.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+    for block in transformer.transformer_blocks:
+        nn.init.zeros_(block.attn2.to_out[0].weight)
+    nn.init.zeros_(transformer.proj_out.weight)
 
 
 def _dtype(module: nn.Module) -> torch.dtype:
@@ -164,7 +190,7 @@ def _dtype(module: nn.Module) -> torch.dtype:
     return next(module.parameters()).dtype
 
 
-def _forget_origin(part: PixArtTransformer2DModel | HFFM) -> None:
+def forget_origin(part: ModelMixin) -> None:
     """Drop the name of the folder that a part was read from.
 
     Else it is written into every copy: a machine's path leaves, and the releases of two

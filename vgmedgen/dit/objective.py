@@ -76,7 +76,7 @@ def x0_estimate(
     return (noisy - spread * predicted) / signal
 
 
-def denoising_loss(  # noqa: PLR0917
+def denoising_loss(
     generator: Generator,
     schedule: Schedule,
     latents: Tensor,

@@ -24,7 +24,9 @@ class StyledBlock(nn.Module):
     def __init__(self, channels_in: int, channels: int, style: int) -> None:
         super().__init__()
         self.convolve = nn.Conv2d(channels_in, channels, 3, padding=1)
-        self.norm = nn.GroupNorm(math.gcd(NORM_GROUPS, channels), channels, affine=False)
+        self.norm = nn.GroupNorm(
+            math.gcd(NORM_GROUPS, channels), channels, affine=False
+        )
         self.modulate = nn.Linear(style, 2 * channels)
 
     def forward(self, features: Tensor, style: Tensor) -> Tensor:

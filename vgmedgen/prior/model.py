@@ -77,6 +77,7 @@ class VisualPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
             out_channels=maps,
             channels=tuple(channels),
             strides=(2,) * (len(channels) - 1),
+            num_res_units=1,  # after upsampling, too, where it smooths the lattice
             act="LEAKYRELU",
             norm=("GROUP", {"num_groups": math.gcd(NORM_GROUPS, *channels)}),
         )

@@ -17,6 +17,7 @@ import torch
 from vgmedgen.base import Bundle
 from vgmedgen.config import Plan
 from vgmedgen.dit import lora
+from vgmedgen.dit.model import forget_origin
 from vgmedgen.files import tree_digests, write_text
 from vgmedgen.release.card import card
 from vgmedgen.release.verify import MANIFEST
@@ -46,6 +47,7 @@ def write(
     bench = Workbench.open(bundle, plan, torch.device("cpu"))
     bench.take(weights)
     lora.save_adapter(bench.generator, work / "adapter")
+    forget_origin(bench.mapper)
     bench.mapper.save_pretrained(work / "text_mapper")
     lora.merge(bench.generator)
     bench.generator.hffm.save_pretrained(work / "hffm")

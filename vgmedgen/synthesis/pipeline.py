@@ -56,7 +56,7 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     model_cpu_offload_seq = "text_encoder->text_mapper->hffm->transformer->vae"
 
-    def __init__(  # noqa: PLR0917  # diffusers reads the parts off the signature
+    def __init__(
         self,
         transformer: PixArtTransformer2DModel,
         hffm: HFFM,

@@ -28,7 +28,7 @@ ENCODE_BATCH = 32  # images
 class Samples:
     """What training and evaluation see of a dataset.
 
-    Shapes: N samples; latents (N, 4, H/8, W/8), embeddings (N, E).
+    Shapes: N samples; latents (N, 4, h, w), embeddings (N, E).
     """
 
     records: tuple[Record, ...]
