@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from vgmedgen.evaluation.alignment import agreement, mapper_agreement
 
 from client.site import Site
 from vgmedgen.config import Plan, StudyConfig
+from vgmedgen.evaluation.alignment import agreement, mapper_agreement
 from vgmedgen.evaluation.denoising import CaptionGap, caption_gap, heldout_losses
 from vgmedgen.prior.model import VisualPrior
 from vgmedgen.training.align import Latents, map_text, see
@@ -98,7 +98,7 @@ def align_agreement(
 
 
 def _prior(site: Site, path: Path) -> VisualPrior:
-    prior = VisualPrior.from_pretrained(site.bundle.part("visual_prior"))
+    prior: VisualPrior = VisualPrior.from_pretrained(site.bundle.part("visual_prior"))
     prior.load_state_dict(load_file(path))
     return prior
 

@@ -47,9 +47,9 @@ def align_variants(plan: Plan) -> dict[str, Plan]:
     common = replace(plan.align, common_start=True, anchor=0.0)
     anchored = replace(plan.align, common_start=True, anchor=plan.align.anchor or 1.0)
     return {
-        "independent priors": replace(plan, align=own),
-        "common start": replace(plan, align=common),
-        "common start + anchor": replace(plan, align=anchored),
+        "independent": replace(plan, align=own),
+        "common_start": replace(plan, align=common),
+        "anchor": replace(plan, align=anchored),
     }
 
 
@@ -63,7 +63,7 @@ def compare_alignment(
     """Agreement after the align rounds for every variant, same sites, same seeds."""
     found = {}
     for name, variant in align_variants(plan).items():
-        own = f"{run}-{name.replace(' ', '-').replace('+', 'and')}"
+        own = f"{run}-{name}"
         weights = start
         for number in range(1, federation.align_rounds + 1):
             weights = _align_round(sites, variant, federation, weights, own, number)

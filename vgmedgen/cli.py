@@ -14,7 +14,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import Progress
 
 from vgmedgen.errors import VGMedGenError
@@ -42,10 +41,10 @@ def run_cli(start: Callable[[], object], name: str) -> None:
     # neither a hub nor a usage statistic may be asked for, whatever a library thinks
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    handler = RichHandler(
-        console=Console(stderr=True), show_path=False, show_level=False
+    os.environ.setdefault("TQDM_DISABLE", "1")  # other people's progress bars
+    logging.basicConfig(
+        level="INFO", format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
     )
-    logging.basicConfig(level="INFO", format="%(message)s", handlers=[handler])
     for quiet in ("httpx", "flwr", "py.warnings"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
     try:
@@ -188,7 +187,7 @@ def synthesize(
     out: Annotated[Path, typer.Option(help="folder for images and images.csv")],
     seed: int = 0,
     steps: int = 25,
-    guidance: float = 3.0,
+    guidance: float = 2.0,
     batch: int = 16,
     device: str = "cpu",
 ) -> None:

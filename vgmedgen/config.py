@@ -255,7 +255,7 @@ class SynthesisConfig:
 
     images: int = 12  # per site, one per caption
     steps: int = 25  # denoising steps
-    guidance: float = 3.0
+    guidance: float = 2.0
     batch: int = 16
 
     def __post_init__(self) -> None:

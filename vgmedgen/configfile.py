@@ -113,9 +113,13 @@ def _read(root: Path, *parts: str) -> DictConfig:
             f"there is no {parts[0]} '{parts[-1]}'; there are: {', '.join(known)}"
         )
     try:
-        return OmegaConf.load(path)
+        found = OmegaConf.load(path)
     except YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
+        told = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not YAML: {told}") from None
+    if not isinstance(found, DictConfig):
+        raise ConfigError(f"{path} must hold keys and values at its top level")
+    return found
 
 
 def _fill(schema: type[T], layers: Sequence[object]) -> T:

@@ -113,7 +113,7 @@ def test_importing_an_app_phones_nobody_and_loads_no_model():
         "print(telemetry.FLWR_TELEMETRY_ENABLED, 'torch' in sys.modules,"
         " 'ray' in sys.modules)"
     )
-    told = subprocess.run(  # noqa: S603 - our own interpreter and script
+    told = subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,
         text=True,

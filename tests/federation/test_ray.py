@@ -21,7 +21,7 @@ from tests.federation.toys import (
 @pytest.mark.slow
 @pytest.mark.simulation
 def test_ray_gives_the_very_same_weights(tmp_path):
-    import ray  # noqa: PLC0415 - costs seconds
+    import ray
 
     sites, before = toys(2), dict(os.environ)
     launch = prepare(tmp_path, sites, config(generate_rounds=1, wait_s=90.0))

@@ -10,20 +10,26 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from simulations.cli import app
+from simulations.run import claim, simulate
 from tests.conftest import MICRO
 from vgmedgen.base import Bundle
+from vgmedgen.configfile import load_run
+from vgmedgen.errors import ConfigError
 from vgmedgen.release.verify import digest, verify
 
 pytestmark = pytest.mark.simulation
 
+STUDIES = ("study.local=true", "study.pooled=true", "study.alignment=true")
 COMMAND = (sys.executable, "-c", "from simulations.cli import main; main()")
 
 
-def start(run: Path, *more: str) -> subprocess.Popen[str]:
+def start(run: Path) -> subprocess.Popen[str]:
     """`vgmedgen-simulate` in a process of its own, as a user starts it."""
     return subprocess.Popen(
-        [*COMMAND, *MICRO, f"run.dir={run}", "run.threads=1", *more],
+        [*COMMAND, *MICRO, *STUDIES, f"run.dir={run}", "run.threads=1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -31,17 +37,17 @@ def start(run: Path, *more: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out
-
-
 @pytest.fixture(scope="module")
 def whole(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory):
-    """An uninterrupted run and what it printed."""
+    """An uninterrupted run with every study, and what it printed."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    return run, finish(start(run))
+    result = CliRunner().invoke(
+        app,
+        [*MICRO, *STUDIES, f"run.dir={run}", "run.threads=1"],
+        catch_exceptions=False,
+    )
+    assert result.exit_code == 0
+    return run, result.stdout
 
 
 def test_the_run_ends_by_naming_release_images_and_report(whole):
@@ -81,6 +87,21 @@ def test_the_report_holds_what_it_is_judged_by(whole):
     assert all(entry["counted"] for entry in report["rounds"])
 
 
+def test_the_studies_say_how_strangers_and_pooled_data_do(whole):
+    run, _ = whole
+    report = json.loads((run / "report.json").read_text())
+    for row in report["heldout_denoising_loss"].values():
+        assert set(row) == {"base", "federated", "local", "pooled"}
+    for trained_at, row in report["local_on_sites"].items():
+        own = report["heldout_denoising_loss"][trained_at]["local"]
+        assert row[trained_at] == pytest.approx(own, rel=1e-4)
+    assert set(report["alignment"]["variants"]) == {
+        "independent",
+        "common_start",
+        "anchor",
+    }
+
+
 def test_a_run_killed_between_rounds_ends_with_the_same_release(whole, tmp_path):
     run, _ = whole
     killed = tmp_path / "killed"
@@ -93,15 +114,45 @@ def test_a_run_killed_between_rounds_ends_with_the_same_release(whole, tmp_path)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not (killed / "report.json").exists()
-    finish(start(killed))
+    again = start(killed)
+    _, err = again.communicate(timeout=300)
+    assert again.returncode == 0, err
     assert digest(verify(killed / "release")) == digest(verify(run / "release"))
     assert (killed / "report.json").is_file()
 
 
-def test_a_folder_of_another_run_is_refused_in_one_line(whole):
+def test_a_finished_run_started_again_trains_nothing_and_reports_the_same(
+    whole, monkeypatch
+):
     run, _ = whole
-    process = start(run, "seed=5")
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert err.strip().splitlines()[-1].endswith("[VG10]")
-    assert "another configuration" in err
+    before = json.loads((run / "report.json").read_text())
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("vgmedgen.training.rounds._align", forbidden)
+    monkeypatch.setattr("vgmedgen.training.rounds._generate", forbidden)
+    simulate(load_run([*MICRO, *STUDIES, f"run.dir={run}", "run.threads=1"]))
+    after = json.loads((run / "report.json").read_text())
+    for table in ("heldout_denoising_loss", "caption_gap", "alignment", "release"):
+        assert after[table] == before[table]
+
+
+def test_a_folder_of_another_run_is_refused(whole, tmp_path):
+    run, _ = whole
+    with pytest.raises(ConfigError, match="another configuration"):
+        claim(load_run([*MICRO, f"run.dir={run}", "seed=5"]))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="not empty and no run"):
+        claim(load_run([*MICRO, f"run.dir={tmp_path}"]))
+
+
+def test_unnamed_runs_get_folders_of_their_own_once_they_are_finished(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    config = load_run(MICRO)
+    first = claim(config)
+    assert claim(config) == first  # unfinished: goes on
+    (first / "report.json").write_text("{}")
+    assert claim(config).name == f"{first.name}-2"

@@ -44,7 +44,9 @@ def test_the_same_seed_draws_the_same_image_whatever_the_batch(model, tmp_path):
     for one, other in zip(together, alone, strict=True):
         pixels = [list(Image.open(d.image).getdata()) for d in (one, other)]
         apart = max(
-            abs(p - q) for a, b in zip(*pixels, strict=True) for p, q in zip(a, b, strict=True)
+            abs(p - q)
+            for a, b in zip(*pixels, strict=True)
+            for p, q in zip(a, b, strict=True)
         )
         assert apart <= 1  # of 255: float rounding may differ by batch
     again = synthesize(folder, PROMPTS, tmp_path / "c", seed=5, batch=3, **ASK)

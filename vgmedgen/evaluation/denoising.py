@@ -12,7 +12,7 @@ from torch import Tensor
 from vgmedgen.dit.model import Generator
 from vgmedgen.dit.objective import Schedule, denoising_loss
 from vgmedgen.training.align import Latents, device_of
-from vgmedgen.training.loop import generator_of
+from vgmedgen.training.loop import generator_of, parts
 
 BATCH = 128  # noisy latents per forward pass
 
@@ -58,7 +58,7 @@ def heldout_losses(
     rows = torch.arange(count).repeat(draws)
     noise = torch.randn(len(rows), *latents.shape[1:], generator=draw)
     found = []
-    for part in torch.arange(len(rows)).split(BATCH):
+    for part in parts(len(rows), BATCH):
         who = rows[part]
         loss = denoising_loss(
             generator,

@@ -16,7 +16,7 @@ from vgmedgen.prior.losses import anchor as anchor_loss
 from vgmedgen.prior.losses import dice, kl, reconstruction, style_regression
 from vgmedgen.prior.model import VisualPrior
 from vgmedgen.text.mapper import TextMapper, align_loss
-from vgmedgen.training.loop import Checkpoint, TrainLog, fit, pick, seed_of
+from vgmedgen.training.loop import Checkpoint, TrainLog, fit, parts, pick, seed_of
 from vgmedgen.training.samples import Samples
 
 DICE_WEIGHT = 1.0
@@ -43,7 +43,7 @@ def see(prior: VisualPrior, samples: Samples) -> Latents:
     """Visual latents of all samples; deterministic."""
     prior.eval()
     anatomy, style = [], []
-    for rows in torch.arange(len(samples)).split(VISION_BATCH):
+    for rows in parts(len(samples), VISION_BATCH):
         image, _ = samples.pixels(rows)
         seen = prior(image.to(device_of(prior)))
         anatomy.append(seen.anatomy.cpu())
@@ -88,9 +88,7 @@ def prior_loss(
     loss = loss + STYLE_WEIGHT * style_regression(prior, seen.maps, drawn)
     if anchor is not None:
         target, weight = anchor
-        pull = anchor_loss(
-            seen.anatomy, seen.style_mean, target.anatomy, target.style
-        )
+        pull = anchor_loss(seen.anatomy, seen.style_mean, target.anatomy, target.style)
         loss = loss + weight * pull
     return loss
 

@@ -13,7 +13,7 @@ from vgmedgen.config import BaseConfig, ModelConfig
 from vgmedgen.data import images
 from vgmedgen.data.phantom import textures
 from vgmedgen.data.records import Dataset
-from vgmedgen.training.loop import fit, pick, seed_of
+from vgmedgen.training.loop import fit, parts, pick, seed_of
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,8 @@ def train_vae(
             decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()
         fine = (decoded - image).abs().flatten(1).mean(1)
         coarse = functional.avg_pool2d(decoded - image, 4).abs().flatten(1).mean(1)
-        return fine + coarse + KL_WEIGHT * posterior.kl().float()
+        loss: Tensor = fine + coarse + KL_WEIGHT * posterior.kl().float()
+        return loss
 
     weights = dict(vae.named_parameters())
     losses = fit(
@@ -91,13 +92,17 @@ def _crop(pixels: Tensor, generator: torch.Generator) -> Tensor:
 
 def _jitter(image: Tensor, generator: torch.Generator) -> Tensor:
     shape = (2, len(image), 3, 1, 1)
-    gain, offset = COLOUR_JITTER * (2 * torch.rand(shape, generator=generator) - 1)
-    return (image * (1 + gain) + offset).clamp(-1, 1)
+    spread: Tensor = COLOUR_JITTER * (2 * torch.rand(shape, generator=generator) - 1)
+    gain, offset = spread.unbind()
+    return torch.clamp(image * (1 + gain) + offset, -1, 1)
 
 
 @torch.no_grad()
 def _scale(vae: AutoencoderKL, pixels: Tensor) -> float:
     """One over the standard deviation of up to 512 public latents."""
-    rows = torch.linspace(0, len(pixels) - 1, min(len(pixels), 512)).long().split(64)
-    latents = [vae.encode(images.as_input(pixels[r])).latent_dist.mode() for r in rows]
+    chosen = torch.linspace(0, len(pixels) - 1, min(len(pixels), 512)).long()
+    latents = [
+        vae.encode(images.as_input(pixels[chosen[rows]])).latent_dist.mode()
+        for rows in parts(len(chosen), 64)
+    ]
     return float(1 / torch.cat(latents).std())

@@ -40,6 +40,11 @@ def pick(count: int, batch: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(count, generator=generator)[:batch]
 
 
+def parts(count: int, size: int) -> list[Tensor]:
+    """The rows 0 to `count` in order, at most `size` at a time."""
+    return [torch.arange(k, min(k + size, count)) for k in range(0, count, size)]
+
+
 def rate_factor(step: int, steps: int) -> float:
     """Linear warm-up, then a cosine to a tenth (Loshchilov and Hutter, 1608.03983)."""
     warmup = max(1, round(WARMUP * steps))

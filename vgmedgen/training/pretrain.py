@@ -24,9 +24,16 @@ from vgmedgen.prior.model import VisualPrior
 from vgmedgen.text.encoder import build_tiny
 from vgmedgen.text.mapper import TextMapper
 from vgmedgen.text.vocabulary import build_tokenizer
-from vgmedgen.training.align import map_text, see, train_mapper, train_prior
+from vgmedgen.training.align import (
+    VISION_BATCH,
+    map_text,
+    see,
+    train_mapper,
+    train_prior,
+)
 from vgmedgen.training.autoencoder import train_vae
 from vgmedgen.training.generate import train_generator
+from vgmedgen.training.loop import parts
 from vgmedgen.training.samples import Samples, join, prepare
 
 log = logging.getLogger(__name__)
@@ -104,7 +111,7 @@ def _align(work: Path, samples: Samples, recipe: Recipe) -> TextMapper:
     log.info("base: visual prior, loss %.4f", losses.tail_mean())
     prior.fit_axes(pooled(prior, samples))
     prior.save_pretrained(work / "visual_prior")
-    mapper = TextMapper.of(model, samples.embeddings.shape[1], seed)
+    mapper: TextMapper = TextMapper.of(model, samples.embeddings.shape[1], seed)
     mapper.fit_scale(samples.embeddings)
     losses = train_mapper(
         mapper, samples.embeddings, see(prior, samples), ask, seed=seed
@@ -118,8 +125,11 @@ def _align(work: Path, samples: Samples, recipe: Recipe) -> TextMapper:
 def pooled(prior: VisualPrior, samples: Samples) -> Tensor:
     """Pooled anatomy maps (N, K * grid * grid) of all samples, at evaluation."""
     prior.eval()
-    rows = torch.arange(len(samples)).split(64)
-    return torch.cat([prior.pool(prior.see_maps(samples.pixels(r)[0])) for r in rows])
+    found = [
+        prior.pool(prior.see_maps(samples.pixels(rows)[0]))
+        for rows in parts(len(samples), VISION_BATCH)
+    ]
+    return torch.cat(found)
 
 
 def _generate(work: Path, samples: Samples, mapper: TextMapper, recipe: Recipe) -> None:

@@ -50,7 +50,7 @@ def read(root: Path) -> Dataset:
         "add NAME_segmentation.png or remove the images",
     )
     if len(rows) > len(named):
-        log.info(
+        log.debug(
             "%s: %d of the %d images in the metadata are on disk",
             NAME,
             len(named),
