@@ -15,12 +15,13 @@ from PIL import Image
 from client.site import Site
 from server.registry import Registry
 from simulations import study
-from simulations.measure import Scored, Weights, align_agreement, loss_of, score
+from simulations.measure import Weights, align_agreement, loss_of, score
 from simulations.sites import make_pooled
 from vgmedgen import __version__
 from vgmedgen.base import Bundle
 from vgmedgen.config import RunConfig
 from vgmedgen.data import images
+from vgmedgen.evaluation.denoising import CaptionGap
 from vgmedgen.release.verify import digest, verify
 from vgmedgen.synthesis.generate import Drawn
 
@@ -31,7 +32,7 @@ Phase = Callable[[str], AbstractContextManager[None]]
 class Measured:
     """All numbers of the comparison, by site and model name."""
 
-    scores: dict[str, dict[str, Scored]] = field(default_factory=dict)
+    scores: dict[str, dict[str, CaptionGap]] = field(default_factory=dict)
     local_on_sites: dict[str, dict[str, float]] = field(default_factory=dict)
     alignment: dict[str, Any] = field(default_factory=dict)
 
@@ -125,8 +126,8 @@ def report_of(
         "rounds": registry.rounds(),
         "loss_curves": {site.name: _curves(site, registry.run) for site in sites},
         "heldout_denoising_loss": _table(found, lambda one: one.loss),
-        "caption_gap": _table(found, lambda one: one.gap.mean),
-        "caption_gap_spread": _table(found, lambda one: one.gap.spread),
+        "caption_gap": _table(found, lambda one: one.mean),
+        "caption_gap_spread": _table(found, lambda one: one.spread),
         "alignment": found.alignment,
         "seconds": dict(seconds),
         "images": {site.name: _pairs(site, drawn[site.name]) for site in sites},
@@ -157,7 +158,7 @@ def _others(found: Measured) -> dict[str, dict[str, float]]:
 
 
 def _table(
-    found: Measured, number: Callable[[Scored], float]
+    found: Measured, number: Callable[[CaptionGap], float]
 ) -> dict[str, dict[str, float]]:
     return {
         site: {name: number(one) for name, one in by_model.items()}

@@ -157,6 +157,23 @@ def data_caption(dataset: str, root: Path, out: Path) -> None:
 
 
 @data.command(
+    "prompts",
+    epilog="example: vgmedgen data prompts train.json val.json test.json --out c.csv",
+)
+def data_prompts(
+    files: Annotated[list[Path], typer.Argument(help="annotations of MedVLSM, JSON")],
+    out: Annotated[Path, typer.Option(help="csv for data.captions")],
+    prompt: Annotated[str, typer.Option(help="which of p0 to p9")] = "p6",
+) -> None:
+    """Turn prompts published for BUSI or Kvasir-SEG into a csv of captions."""
+    from vgmedgen.data.prompts import from_medvlsm, write_captions
+
+    pairs = from_medvlsm(files, prompt)
+    write_captions(out, pairs)
+    print(f"{len(pairs)} captions in {out}")
+
+
+@data.command(
     "phantom", epilog="example: vgmedgen data phantom ultrasound out/ --count 50"
 )
 def data_phantom(

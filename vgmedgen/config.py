@@ -130,12 +130,12 @@ class BaseConfig:
 
     folder: str = ""  # an existing bundle; empty: built once into the cache
     seed: int = 0  # of the build; the run's own seed leaves the base alone
-    phantoms: int = 3000  # public images drawn for it
+    phantoms: int = 2100  # public images drawn for it
     batch: int = 32
-    vae_steps: int = 800
-    prior_steps: int = 300
-    mapper_steps: int = 600
-    dit_steps: int = 1200
+    vae_steps: int = 600
+    prior_steps: int = 200
+    mapper_steps: int = 500
+    dit_steps: int = 1100
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:

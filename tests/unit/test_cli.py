@@ -28,6 +28,7 @@ def ask(*words: str) -> str:
         ["data", "check"],
         ["data", "caption"],
         ["data", "phantom"],
+        ["data", "prompts"],
         ["synthesize"],
         ["release", "show"],
         ["release", "verify"],

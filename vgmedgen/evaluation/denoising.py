@@ -21,6 +21,7 @@ BATCH = 128  # noisy latents per forward pass
 class CaptionGap:
     """Rise of the loss when captions are shuffled among the images."""
 
+    loss: float  # with the right captions
     mean: float
     spread: float  # standard deviation over shuffles
 
@@ -85,15 +86,17 @@ def caption_gap(
 ) -> CaptionGap:
     """Mean loss with shuffled captions minus the loss; above 0 when text steers."""
     told = {"draws": draws, "seed": seed}
-    right = heldout_losses(generator, schedule, latents, condition, **told).mean()
+    right = (
+        heldout_losses(generator, schedule, latents, condition, **told).mean().item()
+    )
     gaps = []
     for number in range(shuffles):
         order = derangement(len(latents), seed, number)
         other = Latents(condition.anatomy[order], condition.style[order])
         wrong = heldout_losses(generator, schedule, latents, other, **told).mean()
-        gaps.append(float(wrong - right))
+        gaps.append(wrong.item() - right)
     spread = torch.tensor(gaps).std().item() if shuffles > 1 else 0.0
-    return CaptionGap(sum(gaps) / len(gaps), spread)
+    return CaptionGap(right, sum(gaps) / len(gaps), spread)
 
 
 def derangement(count: int, *seed: object) -> Tensor:

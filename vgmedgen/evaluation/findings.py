@@ -7,6 +7,7 @@ from vgmedgen.errors import VGMedGenError
 from vgmedgen.evaluation.markup import known, mean, plain, size_text
 
 _SHOWN = 0.5  # per cent from which a change of the mean is put in words
+GAP_PLACES = 5  # decimals of a caption gap, which is a small part of the loss
 CLEAR = 2.0  # a caption gap counts when it is above so many of its spreads
 
 Report = Mapping[str, Any]
@@ -185,9 +186,9 @@ def _captions(report: Report) -> str:
         return ""
     spreads = report.get("caption_gap_spread") or {}
     spread = mean((spreads.get(site) or {}).get("federated") for site in gaps)
-    shown = plain(mean(gaps.values()))
+    shown = plain(mean(gaps.values()), GAP_PLACES)
     if spread is not None:
-        shown += f" ± {plain(spread)}"
+        shown += f" ± {plain(spread, GAP_PLACES)}"
     how = "caption gap" if len(gaps) == 1 else "mean caption gap"
     if not unclear:
         return f"Captions steer it: {how} {shown}."

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vgmedgen.evaluation.charts import MODELS, dot_plot
-from vgmedgen.evaluation.findings import Report, sites_of
+from vgmedgen.evaluation.findings import GAP_PLACES, Report, sites_of
 from vgmedgen.evaluation.markup import (
     DASH,
     Html,
@@ -36,8 +36,8 @@ def caption_gap(report: Report) -> Html:
     def cell(site: str, model: str) -> Html:
         value, spread = gaps.get(site, {}).get(model), spreads.get(site, {}).get(model)
         if not known(value) or not known(spread):
-            return number(value)
-        return join((number(value), " ± ", number(spread)))
+            return number(value, GAP_PLACES)
+        return join((number(value, GAP_PLACES), " ± ", number(spread, GAP_PLACES)))
 
     return section(
         "captions",
