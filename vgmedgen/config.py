@@ -132,7 +132,7 @@ class BaseConfig:
     seed: int = 0  # of the build; the run's own seed leaves the base alone
     phantoms: int = 2100  # public images drawn for it
     batch: int = 32
-    vae_steps: int = 600
+    vae_steps: int = 700
     prior_steps: int = 200
     mapper_steps: int = 500
     dit_steps: int = 1100
@@ -180,7 +180,7 @@ class GenerateConfig:
 
     steps: int = 120  # optimiser steps per round
     batch: int = 16  # images
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3  # for bases built here; a pretrained PixArt wants 1e-4
     dropout: float = 0.1  # share of captions dropped, so that guidance has two branches
     min_snr: float = 0.0  # gamma of min-SNR weighting; 0 leaves the loss unweighted
     colour_every: int = 0  # steps between colour losses; 0 never
