@@ -7,6 +7,7 @@ imports happen inside the verbs, so that `--help` stays fast.
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,10 +44,11 @@ def run_cli(start: Callable[[], object], name: str) -> None:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")  # other people's progress bars
     logging.basicConfig(
-        level="INFO", format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+        level="WARNING", format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
     )
-    for quiet in ("httpx", "flwr", "py.warnings"):
-        logging.getLogger(quiet).setLevel(logging.WARNING)
+    for ours in ("vgmedgen", "server", "client", "simulations"):
+        logging.getLogger(ours).setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)  # not the user's
     try:
         start()
     except VGMedGenError as error:

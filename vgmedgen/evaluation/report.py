@@ -185,7 +185,8 @@ def _figures(report: Mapping[str, Any]) -> Html:
         values.get("federated") for values in (report.get("caption_gap") or {}).values()
     ]
     if mean(gaps) is not None:
-        tiles.append((number(mean(gaps), findings.GAP_PLACES), "mean caption gap, federated"))
+        gap = number(mean(gaps), findings.GAP_PLACES)
+        tiles.append((gap, "mean caption gap, federated"))
     images = [(site.get("images") or {}).values() for site in report.get("sites") or ()]
     total = sum(count for counts in images for count in counts if known(count))
     if total:

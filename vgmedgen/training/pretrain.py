@@ -11,14 +11,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from diffusers import DDPMScheduler
+from diffusers import AutoencoderKL, DDPMScheduler
 from torch import Tensor
+from transformers import AutoModel, AutoTokenizer
 
 from vgmedgen.base import Bundle, seal
 from vgmedgen.config import AlignConfig, BaseConfig, GenerateConfig, ModelConfig
 from vgmedgen.data.captions import vocabulary
 from vgmedgen.data.records import Dataset
-from vgmedgen.dit.model import Generator
+from vgmedgen.dit.model import Generator, forget_origin
 from vgmedgen.dit.objective import Schedule
 from vgmedgen.prior.model import VisualPrior
 from vgmedgen.text.encoder import build_tiny
@@ -66,10 +67,8 @@ def build(folder: Path, datasets: Sequence[Dataset], recipe: Recipe) -> Bundle:
     work.mkdir(parents=True)
     model, base, seed = recipe.model, recipe.base, recipe.seed
     _text(work, model, seed)
-    train_vae(datasets, model, base, seed).save_pretrained(work / "vae")
-    DDPMScheduler(
-        num_train_timesteps=TRAIN_STEPS, beta_schedule="linear", clip_sample=False
-    ).save_pretrained(work / "scheduler")
+    _vae(work, datasets, recipe)
+    _scheduler(work, model)
     frozen = Bundle(work, {"image_px": model.image_px, "seed": seed})
     samples = join([prepare(d, frozen, work / "cache") for d in datasets])
     log.info("base: %d public images prepared", len(samples))
@@ -90,7 +89,36 @@ def build(folder: Path, datasets: Sequence[Dataset], recipe: Recipe) -> Bundle:
     return Bundle(folder, sealed.manifest)
 
 
+def _vae(work: Path, datasets: Sequence[Dataset], recipe: Recipe) -> None:
+    model = recipe.model
+    if model.source:
+        vae = AutoencoderKL.from_pretrained(
+            model.source, subfolder="vae", use_safetensors=True
+        )
+        forget_origin(vae)
+    else:
+        vae = train_vae(datasets, model, recipe.base, recipe.seed)
+    vae.save_pretrained(work / "vae")
+
+
+def _scheduler(work: Path, model: ModelConfig) -> None:
+    if model.source:
+        scheduler = DDPMScheduler.from_pretrained(model.source, subfolder="scheduler")
+    else:
+        scheduler = DDPMScheduler(
+            num_train_timesteps=TRAIN_STEPS, beta_schedule="linear", clip_sample=False
+        )
+    scheduler.save_pretrained(work / "scheduler")
+
+
 def _text(work: Path, model: ModelConfig, seed: int) -> None:
+    if model.text_source:
+        words = AutoTokenizer.from_pretrained(model.text_source)
+        words.model_max_length = min(words.model_max_length, model.max_tokens)
+        words.save_pretrained(work / "tokenizer")
+        frozen = AutoModel.from_pretrained(model.text_source, use_safetensors=True)
+        frozen.save_pretrained(work / "text_encoder")
+        return
     tokenizer = build_tokenizer(vocabulary(), model.max_tokens)
     tokenizer.save_pretrained(work / "tokenizer")
     encoder = build_tiny(model.text_width, model.text_layers, tokenizer, seed)
@@ -135,7 +163,9 @@ def pooled(prior: VisualPrior, samples: Samples) -> Tensor:
 def _generate(work: Path, samples: Samples, mapper: TextMapper, recipe: Recipe) -> None:
     base, seed = recipe.base, recipe.seed
     generator = Generator.build(recipe.model, seed)
-    weights = dict(generator.named_parameters())
+    # a pretrained DiT stays as it is: only the way into it is new
+    taught = generator.hffm if recipe.model.source else generator
+    weights = dict(taught.named_parameters())
     ask = GenerateConfig(
         steps=base.dit_steps, batch=base.batch, learning_rate=base.learning_rate
     )
