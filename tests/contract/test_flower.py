@@ -36,7 +36,7 @@ def test_the_backend_is_still_imported_where_it_is_replaced():
 def test_the_backend_is_put_back(monkeypatch):
     monkeypatch.delitem(sys.modules, engine.RAY_BACKEND, raising=False)
     with engine.in_process():
-        assert sys.modules[engine.RAY_BACKEND].RayBackend is engine.InProcess
+        assert sys.modules[engine.RAY_BACKEND].RayBackend.func is engine.InProcess
     assert engine.RAY_BACKEND not in sys.modules
     before = object()
     monkeypatch.setitem(sys.modules, engine.RAY_BACKEND, before)

@@ -1,5 +1,6 @@
 """Draw latents: a diffusers solver, guidance, and one source of noise per image."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -16,9 +17,11 @@ def solver(scheduler: object) -> DPMSolverMultistepScheduler:
     Source: Lu et al. 2022, arXiv 2211.01095; evenly spaced steps from the noisiest, as
     PixArt ships it.
     """
-    return DPMSolverMultistepScheduler.from_config(
-        getattr(scheduler, "config", scheduler), timestep_spacing="linspace"
-    )
+    with warnings.catch_warnings():  # diffusers lags behind numpy 2; not for the user
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return DPMSolverMultistepScheduler.from_config(
+            getattr(scheduler, "config", scheduler), timestep_spacing="linspace"
+        )
 
 
 @torch.no_grad()
