@@ -22,6 +22,7 @@ demo: venv
 
 test: check
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
+	$(BIN)/coverage report --include='vgmedgen/exchange/*,client/egress.py' --fail-under=100
 
 check: venv
 	$(BIN)/ruff format --check .

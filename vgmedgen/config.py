@@ -136,6 +136,9 @@ class BaseConfig:
     prior_steps: int = 200
     mapper_steps: int = 500
     dit_steps: int = 1100
+    min_snr: float = (
+        5.0  # gamma: holds back the steps with little noise, where texture is
+    )
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:

@@ -167,7 +167,10 @@ def _generate(work: Path, samples: Samples, mapper: TextMapper, recipe: Recipe) 
     taught = generator.hffm if recipe.model.source else generator
     weights = dict(taught.named_parameters())
     ask = GenerateConfig(
-        steps=base.dit_steps, batch=base.batch, learning_rate=base.learning_rate
+        steps=base.dit_steps,
+        batch=base.batch,
+        learning_rate=base.learning_rate,
+        min_snr=base.min_snr,
     )
     losses = train_generator(
         generator,
