@@ -18,7 +18,7 @@ from client.site import Site
 from server.launch import Launch
 from server.registry import Registry
 from simulations import engine, summary
-from simulations.sites import make_sites
+from simulations.sites import check_sources, make_sites
 from vgmedgen import configfile
 from vgmedgen.base import Bundle
 from vgmedgen.config import RunConfig
@@ -68,6 +68,7 @@ def simulate(config: RunConfig) -> Done:
     """
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
+    check_sources(config)
     run, clock = claim(config), Clock()
     with clock.phase("base bundle"):
         bundle = base_for(config)

@@ -31,6 +31,22 @@ class Share:
     units: tuple[str, ...]
 
 
+def check_sources(config: RunConfig) -> None:
+    """Refuse, before anything is built, sources that cannot be read.
+
+    Raises:
+        ConfigError: if there is none, or a folder is not named.
+        DataError: if a dataset's folder is not what its adapter reads.
+    """
+    if not config.data.sources:
+        raise ConfigError(
+            "data.sources is empty; choose a data group such as data=busi"
+        )
+    for source in config.data.sources:
+        if source.dataset != "phantom":
+            adapters.read(source.dataset, _root(config, source))
+
+
 def make_sites(config: RunConfig, bundle: Bundle, run: Path) -> list[Path]:
     """Write a folder per virtual site below `run/sites`, and return them by name.
 
@@ -68,10 +84,6 @@ def make_pooled(
 
 def _shares(config: RunConfig, run: Path) -> list[Share]:
     data = config.data
-    if not data.sources:
-        raise ConfigError(
-            "data.sources is empty; choose a data group such as data=busi"
-        )
     read = [_source(config, number, run) for number in range(len(data.sources))]
     if data.split == "source":
         names = [source.name or source.dataset for source in data.sources]
@@ -107,12 +119,16 @@ def _source(config: RunConfig, number: int, run: Path) -> tuple[str, Path, Datas
         root = _draw(config, source, number, run)
         kind = LAYOUTS[source.modality]
     else:
-        if not config.data.root:
-            raise ConfigError(
-                f"data.root is empty; say where {source.dataset} lies: data.root=/path"
-            )
-        root, kind = (Path(config.data.root) / source.folder).resolve(), source.dataset
+        root, kind = _root(config, source), source.dataset
     return kind, root, adapters.read(kind, root)
+
+
+def _root(config: RunConfig, source: Source) -> Path:
+    if not config.data.root:
+        raise ConfigError(
+            f"data.root is empty; say where {source.dataset} lies: data.root=/path"
+        )
+    return (Path(config.data.root) / source.folder).resolve()
 
 
 def _draw(config: RunConfig, source: Source, number: int, run: Path) -> Path:

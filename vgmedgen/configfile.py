@@ -131,8 +131,8 @@ def _fill(schema: type[T], layers: Sequence[object]) -> T:
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or ""
         nearest = difflib.get_close_matches(key, _keys(schema), n=1, cutoff=0.5)
+        first = str(error).splitlines()[0].split(". Did you mean")[0].rstrip(".")
         hint = f"; did you mean '{nearest[0]}'?" if nearest else ""
-        first = str(error).splitlines()[0].rstrip(".")
         where = f"'{key}': " if key and key not in first else ""
         raise ConfigError(f"{where}{first}{hint}") from None
     found: T = filled

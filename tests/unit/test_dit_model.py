@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import PixArtTransformer2DModel
 
+from tests.builders import awake
 from vgmedgen.config import ModelConfig
 from vgmedgen.dit import lora
 from vgmedgen.dit.hffm import HFFM
@@ -11,6 +12,8 @@ from vgmedgen.dit.model import Generator
 
 MICRO = ModelConfig(
     image_px=32,
+    vae_channels=(8, 8, 8, 8),
+    dit_patch=1,
     anatomy=6,
     style=5,
     hffm_hidden=16,
@@ -24,7 +27,7 @@ MICRO = ModelConfig(
 
 @pytest.fixture
 def generator():
-    return Generator.build(MICRO, seed=1)
+    return awake(Generator.build(MICRO, seed=1))
 
 
 def inputs(count=3, side=4):
@@ -40,18 +43,25 @@ def test_the_prediction_has_the_shape_of_the_latents(generator):
     assert generator.noise_prediction(*inputs()).shape == (3, 4, 4, 4)
 
 
-def test_the_same_seed_builds_the_same_weights(generator):
-    again, other = Generator.build(MICRO, seed=1), Generator.build(MICRO, seed=2)
-    for name, weight in generator.state_dict().items():
+def test_the_same_seed_builds_the_same_weights():
+    first, again, other = (Generator.build(MICRO, seed=seed) for seed in (1, 1, 2))
+    for name, weight in first.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], weight, rtol=0, atol=0)
-    assert not torch.equal(
-        other.transformer.proj_out.weight, generator.transformer.proj_out.weight
-    )
+    name = "transformer.transformer_blocks.0.attn1.to_q.weight"
+    assert not torch.equal(first.state_dict()[name], other.state_dict()[name])
+
+
+def test_a_fresh_generator_says_nothing_until_it_is_trained():
+    latents = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    vectors = torch.ones(2, MICRO.anatomy), torch.ones(2, MICRO.style)
+    fresh = Generator.build(MICRO, seed=1)
+    predicted = fresh.noise_prediction(latents, torch.tensor([3, 900]), *vectors)
+    assert not predicted.any()
 
 
 def test_building_leaves_the_global_random_state_alone():
     before = torch.get_rng_state()
-    Generator.build(MICRO, seed=1)
+    awake(Generator.build(MICRO, seed=1))
     assert torch.equal(before, torch.get_rng_state())
 
 

@@ -4,6 +4,7 @@ from diffusers import PixArtTransformer2DModel
 from peft import PeftModel
 from torch import nn
 
+from tests.builders import awake
 from vgmedgen.config import ModelConfig
 from vgmedgen.dit import lora
 from vgmedgen.dit.model import Generator
@@ -11,6 +12,8 @@ from vgmedgen.errors import ConfigError
 
 MICRO = ModelConfig(
     image_px=32,
+    vae_channels=(8, 8, 8, 8),
+    dit_patch=1,
     anatomy=6,
     style=5,
     hffm_hidden=16,
@@ -26,7 +29,7 @@ WIDE = (*ATTENTION, "ff.net.0.proj", "ff.net.2", "proj", "linear", "linear_1")
 
 @pytest.fixture
 def plain():
-    return Generator.build(MICRO, seed=1)
+    return awake(Generator.build(MICRO, seed=1))
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def generator():
 
 
 def attached(seed=7, targets=ATTENTION):
-    made = Generator.build(MICRO, seed=1)
+    made = awake(Generator.build(MICRO, seed=1))
     lora.attach(made, 3, 6, targets, seed)
     return made
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler
 
+from tests.builders import awake
 from vgmedgen.config import ModelConfig
 from vgmedgen.dit import lora
 from vgmedgen.dit.codec import Codec
@@ -20,6 +21,8 @@ from vgmedgen.errors import BaseError
 
 MICRO = ModelConfig(
     image_px=32,
+    vae_channels=(8, 8, 8, 8),
+    dit_patch=1,
     anatomy=6,
     style=5,
     hffm_hidden=16,
@@ -40,7 +43,7 @@ def draw():
 
 @pytest.fixture
 def generator():
-    made = Generator.build(MICRO, seed=1)
+    made = awake(Generator.build(MICRO, seed=1))
     lora.attach(made, 4, 4, ("to_q", "to_k", "to_v", "to_out.0"), seed=0)
     return made
 
@@ -134,7 +137,7 @@ def test_each_branch_learns_from_the_rows_that_ask_for_it(kept):
     The HFFM alone learns, so that nothing but the condition tells the branches apart.
     """
     draw = torch.Generator().manual_seed(0)
-    made = Generator.build(MICRO, seed=1)
+    made = awake(Generator.build(MICRO, seed=1))
     with torch.no_grad():
         for name, weight in made.hffm.named_parameters():
             if name.endswith("bias"):  # as after any training, so that zeros can speak

@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler
 
 import vgmedgen
+from tests.builders import awake
 from vgmedgen.config import ModelConfig
 from vgmedgen.dit.model import Generator
 from vgmedgen.synthesis.pipeline import VGMedGenPipeline
@@ -18,6 +19,8 @@ from vgmedgen.text.vocabulary import build_tokenizer
 
 MICRO = ModelConfig(
     image_px=32,
+    vae_channels=(8, 8, 8, 8),
+    dit_patch=1,
     anatomy=6,
     style=5,
     text_width=32,
@@ -40,7 +43,7 @@ ASKED = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np"}
 @pytest.fixture(scope="module")
 def pipeline():
     torch.manual_seed(0)
-    generator = Generator.build(MICRO, seed=1)
+    generator = awake(Generator.build(MICRO, seed=1))
     tokenizer = build_tokenizer(sorted(set(" ".join(PROMPTS).split())), 32)
     vae = AutoencoderKL(
         block_out_channels=(8, 8, 8, 8),

@@ -2,6 +2,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 
+from tests.builders import awake
 from vgmedgen.config import ModelConfig
 from vgmedgen.dit import sampler
 from vgmedgen.dit.hffm import null_condition
@@ -10,6 +11,8 @@ from vgmedgen.dit.sampler import sample, solver
 
 MICRO = ModelConfig(
     image_px=32,
+    vae_channels=(8, 8, 8, 8),
+    dit_patch=1,
     anatomy=6,
     style=5,
     hffm_hidden=16,
@@ -32,7 +35,7 @@ class Watched(Generator):
 
 @pytest.fixture
 def generator():
-    made = Generator.build(MICRO, seed=1)
+    made = awake(Generator.build(MICRO, seed=1))
     return Watched(made.transformer, made.hffm)
 
 
