@@ -2,7 +2,25 @@
 
 import torch
 
+from vgmedgen.config import ModelConfig
 from vgmedgen.dit.model import Generator
+
+MICRO = ModelConfig(
+    image_px=32,
+    vae_channels=(8, 8, 8, 8),
+    dit_patch=1,
+    anatomy=6,
+    style=5,
+    text_width=32,
+    mapper_hidden=16,
+    hffm_hidden=16,
+    tokens_per_channel=2,
+    dit_layers=1,
+    dit_heads=2,
+    dit_head_width=8,
+    caption_width=12,
+)
+"""Sizes of a generator that a test can afford to build many times."""
 
 
 def awake(generator: Generator) -> Generator:

@@ -1,28 +1,18 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from diffusers import PixArtTransformer2DModel
 
+from tests.builders import MICRO as SMALLEST
 from tests.builders import awake
 from vgmedgen.config import ModelConfig
 from vgmedgen.dit import lora
 from vgmedgen.dit.hffm import HFFM
 from vgmedgen.dit.model import Generator
 
-MICRO = ModelConfig(
-    image_px=32,
-    vae_channels=(8, 8, 8, 8),
-    dit_patch=1,
-    anatomy=6,
-    style=5,
-    hffm_hidden=16,
-    tokens_per_channel=2,
-    dit_layers=2,
-    dit_heads=2,
-    dit_head_width=8,
-    caption_width=12,
-)
+MICRO = replace(SMALLEST, dit_layers=2)
 
 
 @pytest.fixture

@@ -4,25 +4,11 @@ from diffusers import PixArtTransformer2DModel
 from peft import PeftModel
 from torch import nn
 
-from tests.builders import awake
-from vgmedgen.config import ModelConfig
+from tests.builders import MICRO, awake
 from vgmedgen.dit import lora
 from vgmedgen.dit.model import Generator
 from vgmedgen.errors import ConfigError
 
-MICRO = ModelConfig(
-    image_px=32,
-    vae_channels=(8, 8, 8, 8),
-    dit_patch=1,
-    anatomy=6,
-    style=5,
-    hffm_hidden=16,
-    tokens_per_channel=2,
-    dit_layers=1,
-    dit_heads=2,
-    dit_head_width=8,
-    caption_width=12,
-)
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 WIDE = (*ATTENTION, "ff.net.0.proj", "ff.net.2", "proj", "linear", "linear_1")
 

@@ -2,8 +2,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler
 
-from tests.builders import awake
-from vgmedgen.config import ModelConfig
+from tests.builders import MICRO, awake
 from vgmedgen.dit import lora
 from vgmedgen.dit.codec import Codec
 from vgmedgen.dit.hffm import null_condition
@@ -19,19 +18,6 @@ from vgmedgen.dit.objective import (
 )
 from vgmedgen.errors import BaseError
 
-MICRO = ModelConfig(
-    image_px=32,
-    vae_channels=(8, 8, 8, 8),
-    dit_patch=1,
-    anatomy=6,
-    style=5,
-    hffm_hidden=16,
-    tokens_per_channel=2,
-    dit_layers=1,
-    dit_heads=2,
-    dit_head_width=8,
-    caption_width=12,
-)
 SCHEDULER = DDPMScheduler(beta_schedule="linear")
 SCHEDULE = Schedule.of(SCHEDULER)
 

@@ -9,29 +9,13 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler
 
 import vgmedgen
-from tests.builders import awake
-from vgmedgen.config import ModelConfig
+from tests.builders import MICRO, awake
 from vgmedgen.dit.model import Generator
 from vgmedgen.synthesis.pipeline import VGMedGenPipeline
 from vgmedgen.text.encoder import build_tiny
 from vgmedgen.text.mapper import TextMapper
 from vgmedgen.text.vocabulary import build_tokenizer
 
-MICRO = ModelConfig(
-    image_px=32,
-    vae_channels=(8, 8, 8, 8),
-    dit_patch=1,
-    anatomy=6,
-    style=5,
-    text_width=32,
-    mapper_hidden=16,
-    hffm_hidden=16,
-    tokens_per_channel=2,
-    dit_layers=1,
-    dit_heads=2,
-    dit_head_width=8,
-    caption_width=12,
-)
 PROMPTS = [
     "a dermoscopic image of a large brown lesion",
     "a small red polyp",

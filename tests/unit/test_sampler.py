@@ -2,26 +2,12 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 
-from tests.builders import awake
-from vgmedgen.config import ModelConfig
+from tests.builders import MICRO, awake
 from vgmedgen.dit import sampler
 from vgmedgen.dit.hffm import null_condition
 from vgmedgen.dit.model import Generator
 from vgmedgen.dit.sampler import sample, solver
 
-MICRO = ModelConfig(
-    image_px=32,
-    vae_channels=(8, 8, 8, 8),
-    dit_patch=1,
-    anatomy=6,
-    style=5,
-    hffm_hidden=16,
-    tokens_per_channel=2,
-    dit_layers=1,
-    dit_heads=2,
-    dit_head_width=8,
-    caption_width=12,
-)
 SCHEDULER = DPMSolverMultistepScheduler(beta_schedule="linear")
 
 
