@@ -17,11 +17,9 @@ def solver(scheduler: object) -> DPMSolverMultistepScheduler:
     Source: Lu et al. 2022, arXiv 2211.01095; evenly spaced steps from the noisiest, as
     PixArt ships it.
     """
-    with warnings.catch_warnings():  # diffusers lags behind numpy 2; not for the user
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return DPMSolverMultistepScheduler.from_config(
-            getattr(scheduler, "config", scheduler), timestep_spacing="linspace"
-        )
+    return _quietly(
+        getattr(scheduler, "config", scheduler), timestep_spacing="linspace"
+    )
 
 
 @torch.no_grad()
@@ -63,7 +61,7 @@ def sample(
             f"{len(seeds)} seeds for {len(anatomy)} anatomy vectors and {len(style)} "
             "style vectors"
         )
-    scheduler = type(scheduler).from_config(scheduler.config)
+    scheduler = _quietly(scheduler.config)
     scheduler.set_timesteps(steps)
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
     shape = generator.latent_shape
@@ -85,3 +83,10 @@ def sample(
             predicted, timestep, latents, generator=draws, return_dict=False
         )[0]
     return torch.as_tensor(latents)
+
+
+def _quietly(config: object, **options: str) -> DPMSolverMultistepScheduler:
+    """A solver; diffusers lags behind numpy 2, and says so to whoever draws an image."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return DPMSolverMultistepScheduler.from_config(config, **options)
