@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 
 from vgmedgen.data import adapters, images, prompts, split
+from vgmedgen.data.layouts import write_phantoms
+from vgmedgen.data.phantom import tint_of
 
 REAL = Path(os.environ.get("VGMEDGEN_DATA", Path(__file__).parents[3] / "shared/data"))
 real = pytest.mark.skipif(not REAL.is_dir(), reason="the real images are not here")
@@ -193,3 +195,19 @@ def test_the_real_medvlsm_prompts_cover_their_datasets(
     prompts.write_captions(tmp_path / "captions.csv", prompts.from_medvlsm(files))
     dataset = adapters.read(name, REAL / name, captions=tmp_path / "captions.csv")
     assert all(record.caption for record in dataset.records)
+
+
+def test_two_files_with_equal_bytes_are_one_unit(tmp_path):
+    write_phantoms("ultrasound", tmp_path, 12, 0, 32, tint_of(0))
+    folder = tmp_path / "Dataset_BUSI_with_GT"
+    (original,) = folder.glob("benign/benign (1).png")
+    before = adapters.read("busi", tmp_path)
+    copy = folder / "malignant" / "malignant (900).png"
+    copy.write_bytes(original.read_bytes())
+    mask = original.with_name("benign (1)_mask.png")
+    copy.with_name("malignant (900)_mask.png").write_bytes(mask.read_bytes())
+    after = adapters.read("busi", tmp_path)
+    assert len(after.records) == len(before.records) + 1
+    assert after.units == before.units
+    shared = {r.unit for r in after.records if r.image in {original, copy}}
+    assert len(shared) == 1

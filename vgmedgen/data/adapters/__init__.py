@@ -1,8 +1,10 @@
 """Read a published dataset from its folder, as it is, into records.
 
-Each adapter lists files and reads tables; none of them opens an image.
+Each adapter lists files and reads tables; none of them decodes an image.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,9 @@ from vgmedgen.data.adapters import busi, ham10000, kvasir_seg, table
 from vgmedgen.data.records import Dataset, Record
 from vgmedgen.data.tables import read_rows
 from vgmedgen.errors import DataError
+from vgmedgen.files import sha256
+
+log = logging.getLogger(__name__)
 
 ADAPTERS: Mapping[str, Callable[[Path], Dataset]] = {
     "ham10000": ham10000.read,
@@ -43,7 +48,40 @@ def read(dataset: str, root: Path, *, captions: Path | None = None) -> Dataset:
     found = adapter(root)
     if not found.records:
         raise DataError(f"{dataset}: {root} holds no image; check the path")
+    found = _twins_together(found)
     return found if captions is None else _with_captions(found, captions)
+
+
+def _twins_together(dataset: Dataset) -> Dataset:
+    """Give images with equal bytes one unit.
+
+    Published sets hold copies, some under two labels (BUSI does). Apart, a copy could
+    train at one site and be held out at another.
+    """
+    sizes = Counter(record.image.stat().st_size for record in dataset.records)
+    first: dict[str, str] = {}  # digest -> unit of the first image that has it
+    joined: dict[str, str] = {}  # unit -> unit that it goes with
+    for record in dataset.records:
+        # equal bytes need equal sizes, which spares reading most files
+        if sizes[record.image.stat().st_size] > 1:
+            unit = first.setdefault(sha256(record.image), record.unit)
+            unit = joined.get(unit, unit)
+            if unit != record.unit:
+                joined[record.unit] = unit
+    if not joined:
+        return dataset
+    log.info(
+        "%s: %d units hold a copy of another's image and count as one with it, the "
+        "first is '%s'",
+        dataset.name,
+        len(joined),
+        min(joined),
+    )
+    records = tuple(
+        replace(record, unit=joined.get(record.unit, record.unit))
+        for record in dataset.records
+    )
+    return replace(dataset, records=records)
 
 
 def _with_captions(dataset: Dataset, path: Path) -> Dataset:
