@@ -1,7 +1,8 @@
 """Draw latents: a diffusers solver, guidance, and one source of noise per image."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from diffusers import DPMSolverMultistepScheduler
@@ -17,7 +18,7 @@ def solver(scheduler: object) -> DPMSolverMultistepScheduler:
     Source: Lu et al. 2022, arXiv 2211.01095; evenly spaced steps from the noisiest, as
     PixArt ships it.
     """
-    return _quietly(
+    return DPMSolverMultistepScheduler.from_config(
         getattr(scheduler, "config", scheduler), timestep_spacing="linspace"
     )
 
@@ -61,8 +62,9 @@ def sample(
             f"{len(seeds)} seeds for {len(anatomy)} anatomy vectors and {len(style)} "
             "style vectors"
         )
-    scheduler = _quietly(scheduler.config)
-    scheduler.set_timesteps(steps)
+    scheduler = type(scheduler).from_config(scheduler.config)
+    with _quiet():
+        scheduler.set_timesteps(steps)
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
     shape = generator.latent_shape
     latents = torch.stack([torch.randn(shape, generator=draw) for draw in draws])
@@ -85,8 +87,9 @@ def sample(
     return torch.as_tensor(latents)
 
 
-def _quietly(config: object, **options: str) -> DPMSolverMultistepScheduler:
-    """A solver; diffusers lags behind numpy 2, and says so to whoever draws an image."""
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Diffusers lags behind numpy 2, and would say so to whoever draws an image."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return DPMSolverMultistepScheduler.from_config(config, **options)
+        yield
