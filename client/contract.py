@@ -5,8 +5,8 @@ from typing import Protocol
 
 from flwr.app import Context
 
-from vgmedgen.config import Plan
 from vgmedgen.exchange.schema import ExchangeSchema
+from vgmedgen.plan import Plan
 from vgmedgen.training.order import Order, Outcome
 
 

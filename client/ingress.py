@@ -3,11 +3,11 @@
 from flwr.app import Message
 
 from client.contract import Site
-from vgmedgen.config import Plan
 from vgmedgen.configfile import plan_from_json
 from vgmedgen.errors import BaseError, ExchangeError
 from vgmedgen.exchange.schema import PROTOCOL
 from vgmedgen.exchange.wire import DOWN, Kind
+from vgmedgen.plan import Plan
 from vgmedgen.training.order import Order
 
 

@@ -19,12 +19,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vgmedgen.base import Bundle, open_bundle
-from vgmedgen.config import Plan, within
 from vgmedgen.data import adapters, split
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import BaseError, ConfigError, DataError
 from vgmedgen.evaluation.denoising import heldout_losses
 from vgmedgen.exchange.schema import ExchangeSchema
+from vgmedgen.plan import Plan
+from vgmedgen.ranges import within
 from vgmedgen.release.install import install
 from vgmedgen.training import rounds
 from vgmedgen.training.align import map_text

@@ -13,9 +13,9 @@ from server.post import Post
 from server.registry import Registry
 from server.strategy import Strategy
 from server.weights import Weights
-from vgmedgen.config import digest_of
 from vgmedgen.errors import ConfigError
 from vgmedgen.exchange.payload import on_wire
+from vgmedgen.ranges import digest_of
 
 log = logging.getLogger(__name__)
 

@@ -77,7 +77,7 @@ def read(reply: Message, expected: Expected) -> Accepted:
         if numbers["num-units"] < 1:
             raise ExchangeError("an update needs at least one unit behind it")
         turn, stage = int(asked["turn"]), asked["stage"]
-        factor = trained_factor(launch.config.federation.merge, turn)
+        factor = trained_factor(launch.config.merge, turn)
         for group in form.read_arrays(
             content, launch.schema.up(stage, factor)
         ).values():

@@ -181,7 +181,7 @@ class Strategy:
         ]
         (group,) = UPLINK[words["stage"]]
         merged = merge.combine(
-            federation.merge,
+            self._launch.config.merge,
             words["stage"],
             int(words["turn"]),
             weights[group],

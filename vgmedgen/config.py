@@ -3,41 +3,13 @@
 `vgmedgen.configfile` fills them from YAML. Units stand in the comment behind a field.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from vgmedgen.errors import ConfigError
+from vgmedgen.plan import MERGES, AlignConfig, GenerateConfig, Plan, PrivacyConfig
+from vgmedgen.ranges import digest_of, one_of, positive, within
 
 SMALLEST_PX = 32
-MERGES = ("average", "alternate", "freeze_a", "svd", "median", "trimmed_mean")
-
-
-def positive(section: str, **values: float) -> None:
-    """Raise ConfigError unless every value is above 0 (NaN is refused too)."""
-    for name, value in values.items():
-        if not value > 0:
-            raise ConfigError(f"{section}.{name} must be above 0, got {value}")
-
-
-def within(section: str, low: float, high: float, **values: float) -> None:
-    """Raise ConfigError unless every value lies in [low, high]."""
-    for name, value in values.items():
-        if not low <= value <= high:
-            raise ConfigError(
-                f"{section}.{name} must lie in [{low:g}, {high:g}], got {value}"
-            )
-
-
-def one_of(section: str, allowed: Sequence[str], **values: str) -> None:
-    """Raise ConfigError unless every value is one of `allowed`."""
-    for name, value in values.items():
-        if value not in allowed:
-            raise ConfigError(
-                f"{section}.{name} must be one of {', '.join(allowed)}, got '{value}'"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,73 +124,14 @@ class BaseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignConfig:
-    """Stage `align`: the visual prior, then the text mapper against it."""
-
-    prior_steps: int = 40  # optimiser steps per round
-    mapper_steps: int = 120
-    batch: int = 16  # images
-    prior_rate: float = 5e-4  # learning rate
-    mapper_rate: float = 1e-3
-    common_start: bool = True  # every site starts from the prior in the base bundle
-    anchor: float = 1.0  # weight of the pull to the global mapper; 0 switches it off
-    decoder: float = 0.5  # weight of the mapper's caption reconstruction
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        positive(
-            "align",
-            prior_steps=self.prior_steps,
-            mapper_steps=self.mapper_steps,
-            batch=self.batch,
-            prior_rate=self.prior_rate,
-            mapper_rate=self.mapper_rate,
-        )
-        within("align", 0, 100, anchor=self.anchor, decoder=self.decoder)
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerateConfig:
-    """Stage `generate`: LoRA on HFFM and DiT by denoising."""
-
-    steps: int = 120  # optimiser steps per round
-    batch: int = 16  # images
-    learning_rate: float = 5e-3  # for bases built here; a pretrained PixArt wants 1e-4
-    dropout: float = 0.1  # share of captions dropped, so that guidance has two branches
-    min_snr: float = 0.0  # gamma of min-SNR weighting; 0 leaves the loss unweighted
-    colour_every: int = 0  # steps between colour losses; 0 never
-    colour_weight: float = 0.05
-    rank: int = 8  # LoRA rank, equal at every site
-    alpha: int = 8  # LoRA scale is alpha / rank
-    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        positive(
-            "generate",
-            steps=self.steps,
-            batch=self.batch,
-            learning_rate=self.learning_rate,
-            rank=self.rank,
-            alpha=self.alpha,
-        )
-        within("generate", 0, 0.9, dropout=self.dropout)
-        within(
-            "generate", 0, 1000, min_snr=self.min_snr, colour_every=self.colour_every
-        )
-        if not self.targets:
-            raise ConfigError("generate.targets must name at least one layer")
-
-
-@dataclass(frozen=True, kw_only=True)
 class FederationConfig:
     """Rounds, waits and how updates are merged."""
 
     align_rounds: int = 2
     generate_rounds: int = 3
-    merge: str = (
-        "average"  # average | alternate | freeze_a | svd | median | trimmed_mean
-    )
+    # auto (alternate under DP, else average) | average | alternate | freeze_a | svd |
+    # median | trimmed_mean
+    merge: str = "auto"
     weighting: str = "units"  # units | uniform
     min_sites: int = 2  # sites without which a round does not count
     wait_s: float = 120.0  # seconds to wait for min_sites to be there
@@ -227,7 +140,7 @@ class FederationConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        one_of("federation", MERGES, merge=self.merge)
+        one_of("federation", ("auto", *MERGES), merge=self.merge)
         one_of("federation", ("units", "uniform"), weighting=self.weighting)
         positive(
             "federation",
@@ -309,6 +222,7 @@ class RunConfig:
     base: BaseConfig = field(default_factory=BaseConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     federation: FederationConfig = field(default_factory=FederationConfig)
     synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
@@ -322,40 +236,21 @@ class RunConfig:
         return digest_of(facts)
 
     @property
-    def plan(self) -> "Plan":
+    def plan(self) -> Plan:
         """The part of the run that travels to the sites."""
         return Plan(
             seed=self.seed,
-            merge=self.federation.merge,
+            merge=self.merge,
+            align_rounds=self.federation.align_rounds,
+            generate_rounds=self.federation.generate_rounds,
             align=self.align,
             generate=self.generate,
+            privacy=self.privacy,
         )
 
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a run asks every site to do; the only configuration in a message."""
-
-    seed: int = 0
-    merge: str = "average"  # decides which LoRA factor trains in a round
-    align: AlignConfig = field(default_factory=AlignConfig)
-    generate: GenerateConfig = field(default_factory=GenerateConfig)
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        one_of("federation", MERGES, merge=self.merge)
-
     @property
-    def digest(self) -> str:
-        """Hash of the plan; a site names it beside everything it stores."""
-        return digest_of(asdict(self))
-
-    def to_json(self) -> str:
-        """The plan as one line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-
-def digest_of(facts: Mapping[str, Any]) -> str:
-    """sha256 of `facts` as canonical JSON, in hexadecimal."""
-    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    def merge(self) -> str:
+        """How updates are merged: under DP one factor per round, so that it is exact."""
+        if self.federation.merge != "auto":
+            return self.federation.merge
+        return "alternate" if self.privacy.enabled else "average"

@@ -16,12 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vgmedgen.config import Plan, RunConfig
+from vgmedgen.config import RunConfig
 from vgmedgen.errors import ConfigError
+from vgmedgen.plan import Plan
 
 T = TypeVar("T")
 
-GROUPS = ("data", "model", "federation")
+GROUPS = ("data", "model", "privacy", "federation")
 
 
 def config_root() -> Path:

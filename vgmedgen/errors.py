@@ -7,6 +7,7 @@ VGMedGenError        VG00  anything unforeseen
 ├── DataError        VG20  a site's images, masks or captions are unusable
 ├── ExchangeError    VG30  a payload does not match the exchange schema
 ├── PolicyError      VG40  the run asks for more than the site allows
+│   └── BudgetError  VG41  the site has less privacy left than the run would spend
 ├── TrainingError    VG50  local training stopped
 ├── StateError       VG55  state could not be written or read back
 └── ReleaseError     VG60  a release is incomplete, changed or not for this base
@@ -51,6 +52,12 @@ class PolicyError(VGMedGenError):
     """The run asks a site for more than the site allows."""
 
     code = "VG40"
+
+
+class BudgetError(PolicyError):
+    """The privacy that a site has left does not cover what the run asks for."""
+
+    code = "VG41"
 
 
 class TrainingError(VGMedGenError):

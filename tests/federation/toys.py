@@ -13,10 +13,11 @@ import server.app
 from server.launch import Launch
 from simulations import engine
 from vgmedgen.base import Bundle
-from vgmedgen.config import FederationConfig, RunConfig, digest_of
+from vgmedgen.config import FederationConfig, RunConfig
 from vgmedgen.exchange.merge import Update, average
 from vgmedgen.exchange.payload import on_wire
 from vgmedgen.exchange.schema import ExchangeSchema
+from vgmedgen.ranges import digest_of
 from vgmedgen.training.order import Order, Outcome
 
 NAMES = ("alpha", "beta", "gamma", "delta")

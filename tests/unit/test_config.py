@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vgmedgen.config import FederationConfig, Plan, RunConfig
+from vgmedgen.config import FederationConfig, RunConfig
 from vgmedgen.configfile import (
     config_root,
     load_file,
@@ -14,6 +14,7 @@ from vgmedgen.configfile import (
     save,
 )
 from vgmedgen.errors import ConfigError
+from vgmedgen.plan import Plan
 
 EXPERIMENTS = sorted(p.stem for p in (config_root() / "experiment").rglob("*.yaml"))
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vgmedgen.errors import DataError
+from vgmedgen.plan import UNITS
 
 MODALITIES = ("dermoscopy", "ultrasound", "endoscopy", "")
-UNIT_KINDS = ("patient", "lesion", "image")
+UNIT_KINDS = UNITS
 
 
 @dataclass(frozen=True)

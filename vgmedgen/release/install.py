@@ -10,10 +10,10 @@ from typing import Any
 from diffusers import PixArtTransformer2DModel
 
 from vgmedgen.base import Bundle
-from vgmedgen.config import Plan
 from vgmedgen.dit import lora
 from vgmedgen.errors import ReleaseError
 from vgmedgen.files import write_text
+from vgmedgen.plan import Plan
 from vgmedgen.release.verify import MANIFEST, digest, verify
 from vgmedgen.release.write import Weights, write
 

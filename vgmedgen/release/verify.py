@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from vgmedgen.base import Bundle
-from vgmedgen.config import digest_of
 from vgmedgen.errors import ReleaseError
 from vgmedgen.files import tree_digests
+from vgmedgen.ranges import digest_of
 
 MANIFEST = "manifest.json"
 

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from vgmedgen.base import Bundle
-from vgmedgen.config import Plan
 from vgmedgen.dit import lora
 from vgmedgen.dit.model import forget_origin
 from vgmedgen.files import tree_digests, write_text
+from vgmedgen.plan import Plan
 from vgmedgen.release.card import card
 from vgmedgen.release.verify import MANIFEST
 from vgmedgen.training.rounds import Workbench

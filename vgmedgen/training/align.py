@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vgmedgen.config import AlignConfig
+from vgmedgen.plan import AlignConfig
 from vgmedgen.prior.losses import anchor as anchor_loss
 from vgmedgen.prior.losses import dice, kl, reconstruction, style_regression
 from vgmedgen.prior.model import VisualPrior

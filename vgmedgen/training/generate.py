@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vgmedgen.config import GenerateConfig
 from vgmedgen.dit.codec import Codec
 from vgmedgen.dit.model import Generator
 from vgmedgen.dit.objective import (
@@ -20,6 +19,7 @@ from vgmedgen.dit.objective import (
     min_snr_weights,
     x0_estimate,
 )
+from vgmedgen.plan import GenerateConfig
 from vgmedgen.training.align import Latents
 from vgmedgen.training.loop import Checkpoint, TrainLog, fit, pick, seed_of
 from vgmedgen.training.samples import Samples

@@ -16,11 +16,12 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from vgmedgen.base import Bundle, seal
-from vgmedgen.config import AlignConfig, BaseConfig, GenerateConfig, ModelConfig
+from vgmedgen.config import BaseConfig, ModelConfig
 from vgmedgen.data.captions import vocabulary
 from vgmedgen.data.records import Dataset
 from vgmedgen.dit.model import Generator, forget_origin
 from vgmedgen.dit.objective import Schedule
+from vgmedgen.plan import AlignConfig, GenerateConfig
 from vgmedgen.prior.model import VisualPrior
 from vgmedgen.text.encoder import build_tiny
 from vgmedgen.text.mapper import TextMapper

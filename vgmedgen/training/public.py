@@ -9,12 +9,13 @@ from pathlib import Path
 
 from vgmedgen import __version__
 from vgmedgen.base import Bundle, open_bundle
-from vgmedgen.config import RunConfig, digest_of
+from vgmedgen.config import RunConfig
 from vgmedgen.data import adapters
 from vgmedgen.data.layouts import LAYOUTS, write_phantoms
 from vgmedgen.data.phantom import tint_of
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import BaseError
+from vgmedgen.ranges import digest_of
 from vgmedgen.training.loop import seed_of
 from vgmedgen.training.pretrain import Recipe, build
 

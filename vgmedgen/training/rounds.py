@@ -19,13 +19,14 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save
 
 from vgmedgen.base import Bundle
-from vgmedgen.config import Plan, digest_of
 from vgmedgen.dit import lora
 from vgmedgen.dit.codec import Codec
 from vgmedgen.dit.model import Generator
 from vgmedgen.dit.objective import Schedule
 from vgmedgen.files import write_bytes, write_text
+from vgmedgen.plan import Plan
 from vgmedgen.prior.model import VisualPrior
+from vgmedgen.ranges import digest_of
 from vgmedgen.text.mapper import TextMapper
 from vgmedgen.training.align import map_text, see, train_mapper, train_prior
 from vgmedgen.training.generate import train_generator
