@@ -42,13 +42,14 @@ def prior() -> VisualPrior:
 def trained() -> VisualPrior:
     prior = VisualPrior.of(SMALL, 0).train()
 
-    def step(_: int, generator: torch.Generator) -> Tensor:
-        image, mask = scattered(16, generator)
-        seen = prior(image, torch.randn(16, 12, generator=generator))
+    def loss_of(_: int, rows: Tensor, generator: torch.Generator) -> Tensor:
+        image, mask = scattered(len(rows), generator)
+        seen = prior(image, torch.randn(len(rows), 12, generator=generator))
         painted = losses.reconstruction(seen.reconstruction, image)
         return painted + losses.dice(seen.mask_logits, mask)
 
-    fit(step, dict(prior.named_parameters()), steps=60, rate=3e-3, seed=0)
+    weights = dict(prior.named_parameters())
+    fit(loss_of, weights, count=99, batch=16, steps=60, rate=3e-3, seed=0)
     return prior.eval()
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from vgmedgen.config import ModelConfig
 from vgmedgen.text.mapper import TextMapper, align_loss
-from vgmedgen.training.loop import fit, generator_of, pick
+from vgmedgen.training.loop import fit, generator_of
 
 SMALL = ModelConfig(anatomy=16, style=8, mapper_hidden=64)
 WIDTH = 24
@@ -37,11 +37,11 @@ def mapper() -> TextMapper:
 def test_two_hundred_steps_find_latents_that_the_captions_tell(mapper: TextMapper):
     embedding, anatomy, style = captions(600)
 
-    def step(_: int, generator: torch.Generator) -> Tensor:
-        rows = pick(600, 32, generator)
+    def loss_of(_: int, rows: Tensor, __: torch.Generator) -> Tensor:
         return align_loss(mapper, embedding[rows], anatomy[rows], style[rows], 0.5)
 
-    fit(step, dict(mapper.named_parameters()), steps=200, rate=3e-3, seed=0)
+    weights = dict(mapper.named_parameters())
+    fit(loss_of, weights, count=600, batch=32, steps=200, rate=3e-3, seed=0)
     unseen, anatomy, style = captions(100, seed=1)
     said_anatomy, said_style = mapper(unseen)
     assert functional.cosine_similarity(said_anatomy, anatomy).mean() > 0.9

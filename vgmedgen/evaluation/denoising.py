@@ -55,7 +55,9 @@ def heldout_losses(
     count = len(latents)
     width = len(schedule) / draws
     offset = torch.rand(draws, count, generator=draw)
-    timesteps = ((torch.arange(draws)[:, None] + offset) * width).long().flatten()
+    place = (torch.arange(draws)[:, None] + offset) * width
+    # in float32 the highest draw of the last stratum may round up to the end
+    timesteps = place.long().clamp_max(len(schedule) - 1).flatten()
     rows = torch.arange(count).repeat(draws)
     noise = torch.randn(len(rows), *latents.shape[1:], generator=draw)
     found = []

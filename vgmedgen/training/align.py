@@ -15,8 +15,16 @@ from vgmedgen.plan import AlignConfig
 from vgmedgen.prior.losses import anchor as anchor_loss
 from vgmedgen.prior.losses import dice, kl, reconstruction, style_regression
 from vgmedgen.prior.model import VisualPrior
+from vgmedgen.privacy.engine import Private
 from vgmedgen.text.mapper import TextMapper, align_loss
-from vgmedgen.training.loop import Checkpoint, TrainLog, fit, parts, pick, seed_of
+from vgmedgen.training.loop import (
+    Checkpoint,
+    TrainLog,
+    fit,
+    fit_private,
+    parts,
+    seed_of,
+)
 from vgmedgen.training.samples import Samples
 
 DICE_WEIGHT = 1.0
@@ -100,12 +108,12 @@ def train_prior(
     *,
     seed: int,
     anchor: Latents | None = None,
+    private: Private | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> TrainLog:
     """Fit the prior to the site's images; `anchor` holds one target per sample."""
 
-    def step(_: int, generator: torch.Generator) -> Tensor:
-        rows = pick(len(samples), config.batch, generator)
+    def loss_of(_: int, rows: Tensor, generator: torch.Generator) -> Tensor:
         image, mask = (t.to(device) for t in samples.pixels(rows))
         pull = None
         if anchor is not None and config.anchor > 0:
@@ -118,9 +126,20 @@ def train_prior(
     device = device_of(prior)
     prior.train()
     weights = dict(prior.named_parameters())
+    if private is not None:
+        return fit_private(
+            loss_of,
+            prior,
+            weights,
+            private=private,
+            rate=config.prior_rate,
+            checkpoint=checkpoint,
+        )
     return fit(
-        step,
+        loss_of,
         weights,
+        count=len(samples),
+        batch=config.batch,
         steps=config.prior_steps,
         rate=config.prior_rate,
         seed=seed_of(seed, "prior"),
@@ -135,12 +154,16 @@ def train_mapper(
     config: AlignConfig,
     *,
     seed: int,
+    private: Private | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> TrainLog:
-    """Fit the text mapper to what the prior sees, one row per sample."""
+    """Fit the text mapper to what the prior sees, one row per sample.
 
-    def step(_: int, generator: torch.Generator) -> Tensor:
-        rows = pick(len(embeddings), config.batch, generator)
+    Under DP what the prior sees of a sample must depend on that sample alone: the prior
+    is public or was itself trained with DP.
+    """
+
+    def loss_of(_: int, rows: Tensor, __: torch.Generator) -> Tensor:
         return align_loss(
             mapper,
             embeddings[rows].to(device),
@@ -152,9 +175,20 @@ def train_mapper(
     device = device_of(mapper)
     mapper.train()
     weights = dict(mapper.named_parameters())
+    if private is not None:
+        return fit_private(
+            loss_of,
+            mapper,
+            weights,
+            private=private,
+            rate=config.mapper_rate,
+            checkpoint=checkpoint,
+        )
     return fit(
-        step,
+        loss_of,
         weights,
+        count=len(embeddings),
+        batch=config.batch,
         steps=config.mapper_steps,
         rate=config.mapper_rate,
         seed=seed_of(seed, "mapper"),

@@ -13,7 +13,7 @@ from vgmedgen.config import BaseConfig, ModelConfig
 from vgmedgen.data import images
 from vgmedgen.data.phantom import textures
 from vgmedgen.data.records import Dataset
-from vgmedgen.training.loop import fit, parts, pick, seed_of
+from vgmedgen.training.loop import fit, parts, seed_of
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +47,7 @@ def train_vae(
     pixels = _public(datasets, model.image_px, seed)
     vae = build_vae(model, seed)
 
-    def step(number: int, generator: torch.Generator) -> Tensor:
-        rows = pick(len(pixels), base.batch, generator)
+    def loss_of(number: int, rows: Tensor, generator: torch.Generator) -> Tensor:
         whole = number >= (1 - WHOLE_SHARE) * base.vae_steps
         part = pixels[rows] if whole else _crop(pixels[rows], generator)
         image = _jitter(images.as_input(part), generator)
@@ -64,8 +63,10 @@ def train_vae(
 
     weights = dict(vae.named_parameters())
     losses = fit(
-        step,
+        loss_of,
         weights,
+        count=len(pixels),
+        batch=base.batch,
         steps=base.vae_steps,
         rate=2 * base.learning_rate,
         seed=seed_of(seed, "vae"),

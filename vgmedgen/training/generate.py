@@ -7,7 +7,7 @@ the captions is dropped, so that guidance has an unconditional branch to guide a
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgmedgen.dit.codec import Codec
 from vgmedgen.dit.model import Generator
@@ -20,8 +20,9 @@ from vgmedgen.dit.objective import (
     x0_estimate,
 )
 from vgmedgen.plan import GenerateConfig
+from vgmedgen.privacy.engine import Private
 from vgmedgen.training.align import Latents
-from vgmedgen.training.loop import Checkpoint, TrainLog, fit, pick, seed_of
+from vgmedgen.training.loop import Checkpoint, TrainLog, fit, fit_private, seed_of
 from vgmedgen.training.samples import Samples
 
 COLOUR_STEPS = (
@@ -29,9 +30,21 @@ COLOUR_STEPS = (
 )
 
 
+def draw_timesteps(top: int, count: int, strata: int, draw: torch.Generator) -> Tensor:
+    """Timesteps (count,) below `top`; every `strata` of them lie one in each stratum.
+
+    An image's draws are averaged, and spread over the schedule their mean varies less.
+    """
+    if strata == 1:
+        return torch.randint(top, (count,), generator=draw)
+    place = torch.arange(count) % strata + torch.rand(count, generator=draw)
+    # in float32 the highest draw of the last stratum may round up to `top`
+    return (place * (top / strata)).long().clamp_max(top - 1)
+
+
 def train_generator(
     generator: Generator,
-    weights: Mapping[str, Tensor],
+    weights: Mapping[str, nn.Parameter],
     samples: Samples,
     condition: Latents,
     schedule: Schedule,
@@ -39,6 +52,7 @@ def train_generator(
     *,
     seed: int,
     codec: Codec | None = None,
+    private: Private | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> TrainLog:
     """Fit `weights` of the generator by denoising.
@@ -51,17 +65,18 @@ def train_generator(
         schedule: of the noise.
         config: steps, rate, dropout and the two optional terms.
         seed: of batches, timesteps and noise.
+        private: trains with DP; `config.batch`, `config.steps` and `seed` do not count.
         codec: decodes for the colour loss; needed where `colour_every` is above 0.
         checkpoint: to go on from.
     """
     device = next(iter(weights.values())).device
+    strata = private.draws if private else 1
 
-    def step(number: int, draw: torch.Generator) -> Tensor:
-        rows = pick(len(samples), config.batch, draw)
+    def loss_of(number: int, rows: Tensor, draw: torch.Generator) -> Tensor:
         latents = samples.latents[rows].to(device)
         coloured = config.colour_every > 0 and number % config.colour_every == 0
         top = round(COLOUR_STEPS * len(schedule)) if coloured else len(schedule)
-        timesteps = torch.randint(top, (len(rows),), generator=draw).to(device)
+        timesteps = draw_timesteps(top, len(rows), strata, draw).to(device)
         noise = torch.randn(latents.shape, generator=draw).to(device)
         keep = (torch.rand(len(rows), generator=draw) >= config.dropout).to(device)
         anatomy, style = drop_condition(
@@ -80,9 +95,20 @@ def train_generator(
         return loss
 
     generator.train()
+    if private is not None:
+        return fit_private(
+            loss_of,
+            generator,
+            weights,
+            private=private,
+            rate=config.learning_rate,
+            checkpoint=checkpoint,
+        )
     return fit(
-        step,
+        loss_of,
         weights,
+        count=len(samples),
+        batch=config.batch,
         steps=config.steps,
         rate=config.learning_rate,
         seed=seed_of(seed, "generate"),

@@ -1,24 +1,25 @@
-"""The one training loop, and the checkpoint that lets a killed site go on.
+"""The one training loop, its twin under DP, and the checkpoint of a killed site.
 
-All randomness of step k comes from a generator seeded by (seed, k), so a step can be
-repeated alone: a resumed training equals an uninterrupted one to the bit.
+Without DP all randomness of step k comes from a generator seeded by (seed, k), so a step
+can be repeated alone: a resumed training equals an uninterrupted one to the bit.
 """
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from vgmedgen.errors import TrainingError
 from vgmedgen.files import write_bytes
-
-StepFn = Callable[[int, torch.Generator], Tensor]
-"""(step from 0, its generator) -> per-sample loss (B,), with gradient."""
+from vgmedgen.privacy import engine
+from vgmedgen.privacy.engine import LossFn, Private, PrivateOptimizer
+from vgmedgen.privacy.persample import PerUnit
 
 CLIP_NORM = 1.0  # L2 norm over everything that trains together
 WARMUP = 0.1  # share of the steps over which the learning rate rises
@@ -56,13 +57,18 @@ def rate_factor(step: int, steps: int) -> float:
 
 @dataclass
 class TrainLog:
-    """Mean loss of every step."""
+    """Mean loss of every step; NaN where under DP no unit joined."""
 
     losses: list[float] = field(default_factory=list)
 
+    def told(self) -> list[float | None]:
+        """The losses as JSON can hold them."""
+        return [loss if math.isfinite(loss) else None for loss in self.losses]
+
     def tail_mean(self) -> float:
-        """Mean loss of the last fifth of the steps."""
+        """Mean loss of the last fifth of the steps, of those in which a unit joined."""
         last = self.losses[-max(1, len(self.losses) // 5) :]
+        last = [loss for loss in last if math.isfinite(loss)] or [0.0]
         return sum(last) / len(last)
 
 
@@ -109,19 +115,23 @@ class Checkpoint:
 
 
 def fit(
-    step: StepFn,
+    loss_of: LossFn,
     weights: Mapping[str, Tensor],
     *,
+    count: int,
+    batch: int,
     steps: int,
     rate: float,
     seed: int,
     checkpoint: Checkpoint | None = None,
 ) -> TrainLog:
-    """Train `weights` in place by `steps` calls of `step`.
+    """Train `weights` in place.
 
     Args:
-        step: returns the per-sample loss of one batch.
+        loss_of: the loss of each row of a batch.
         weights: everything that trains, by name: clipped and scheduled together.
+        count: samples there are.
+        batch: samples in a step, drawn without replacement.
         steps: optimiser steps.
         rate: peak learning rate of AdamW.
         seed: of all randomness in the steps.
@@ -131,12 +141,12 @@ def fit(
         TrainingError: at the first loss that is not finite; the checkpoint is removed.
     """
     trained = list(weights.values())
-    optimizer = torch.optim.AdamW(trained, lr=rate, weight_decay=1e-4)
+    optimizer = adamw(trained, rate)
     log = checkpoint.restore(weights, optimizer) if checkpoint else TrainLog()
     for number in range(len(log.losses), steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * rate_factor(number, steps)
-        loss = step(number, generator_of(seed, number)).mean()
+        set_rate(optimizer, rate * rate_factor(number, steps))
+        draw = generator_of(seed, number)
+        loss = loss_of(number, pick(count, batch, draw), draw).mean()
         value = loss.item()
         if not math.isfinite(value):
             if checkpoint:
@@ -155,3 +165,85 @@ def fit(
     if checkpoint:
         checkpoint.path.unlink(missing_ok=True)
     return log
+
+
+def fit_private(
+    loss_of: LossFn,
+    model: nn.Module,
+    weights: Mapping[str, nn.Parameter],
+    *,
+    private: Private,
+    rate: float,
+    checkpoint: Checkpoint | None = None,
+) -> TrainLog:
+    """Train `weights` in place by DP-SGD; nothing else of `model` may train meanwhile.
+
+    Batches and noise come from the operating system and never twice: a training that
+    goes on from a checkpoint ends elsewhere than an uninterrupted one would have, at
+    the same cost, since what a killed process drew has not left the site.
+
+    Args:
+        loss_of: the loss of each row; no row may depend on another.
+        model: holds the weights.
+        weights: everything that trains, by name: one clip over all of it.
+        private: units, noise, rate, steps and clip.
+        rate: peak learning rate of AdamW.
+        checkpoint: goes on from it if it exists, and removes it at the end.
+
+    Raises:
+        ConfigError: if a weight's layer has no rule for gradients per unit.
+        TrainingError: if the self-test finds a gradient that is not exact.
+    """
+    with _only(model, weights):
+        engine.self_test(loss_of, model, weights, private)
+        optimizer = adamw(list(weights.values()), rate)
+        average = {name: w.detach().clone() for name, w in weights.items()}
+        kept = {**weights, **{f"average.{name}": w for name, w in average.items()}}
+        log = checkpoint.restore(kept, optimizer) if checkpoint else TrainLog()
+        noisy = PrivateOptimizer(optimizer, private)
+        steps = private.mechanism.steps
+        with PerUnit(model, weights) as per_unit:
+            for number in range(len(log.losses), steps):
+                set_rate(optimizer, rate * rate_factor(number, steps))
+                value = engine.step(loss_of, number, per_unit, noisy, private)
+                log.losses.append(value)
+                decay = min(private.ema, number / (number + 1))
+                for name, held in average.items():
+                    held.lerp_(weights[name].detach(), 1 - decay)
+                if checkpoint and (number + 1) % checkpoint.every == 0:
+                    checkpoint.save(kept, optimizer, log)
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(average[name])
+    if checkpoint:
+        checkpoint.path.unlink(missing_ok=True)
+    return log
+
+
+def adamw(weights: Sequence[Tensor], rate: float) -> torch.optim.AdamW:
+    """The optimiser of every training."""
+    return torch.optim.AdamW(weights, lr=rate, weight_decay=1e-4)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Learning rate of the next step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+@contextmanager
+def _only(model: nn.Module, weights: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Within it nothing of `model` but `weights` asks for a gradient."""
+    trained = {id(weight) for weight in weights.values()}
+    paused = [
+        weight
+        for weight in model.parameters()
+        if weight.requires_grad and id(weight) not in trained
+    ]
+    for weight in paused:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in paused:
+            weight.requires_grad_(True)
