@@ -90,13 +90,13 @@ def _origin(site: Site, order: Order) -> dict[str, str]:
 
 
 def _numbers(outcome: Outcome) -> MetricRecord:
-    return MetricRecord(
-        {
-            "num-units": outcome.units,
-            "loss-sum": outcome.loss_sum,
-            "epsilon-spent": 0.0,  # nothing is claimed where no noise was added
-        }
-    )
+    told: dict[str, int | float] = {
+        "num-units": outcome.units,
+        "epsilon-spent": outcome.epsilon,
+    }
+    if outcome.loss_sum is not None:
+        told["loss-sum"] = outcome.loss_sum
+    return MetricRecord({**told})
 
 
 def _reply(message: Message, origin: dict[str, str]) -> Message:

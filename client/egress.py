@@ -26,7 +26,7 @@ from client.ingress import plan_of, words_of
 from vgmedgen.errors import ExchangeError, VGMedGenError
 from vgmedgen.exchange.merge import trained_factor
 from vgmedgen.exchange.payload import pack
-from vgmedgen.exchange.schema import CODE, SITE_ERROR
+from vgmedgen.exchange.schema import CODE, SITE_ERROR, numbers_of
 from vgmedgen.exchange.wire import UP, Kind
 
 log = logging.getLogger(__name__)
@@ -73,9 +73,15 @@ def checked(message: Message, reply: Message, site: Site) -> RecordDict:
     for name, truth in (asked | own).items():
         if words.get(name, truth) != truth:
             raise ExchangeError(f"the reply's word '{name}' is not this site's")
+    private = plan.privacy.enabled
+    if private and message.metadata.message_type == Kind.EVALUATE:
+        raise ExchangeError("under differential privacy no held-out loss leaves")
     leaves = RecordDict({form.record: ConfigRecord({**words})})
     if form.numbers:
-        leaves[form.numbers] = MetricRecord({**form.read_numbers(reply.content)})
+        numbers = form.read_numbers(reply.content, numbers_of(private))
+        if private and numbers["epsilon-spent"] <= 0:
+            raise ExchangeError("a reply under differential privacy spent nothing")
+        leaves[form.numbers] = MetricRecord({**numbers})
     if form.arrays:
         specs = schema.up(
             asked["stage"], trained_factor(plan.merge, int(asked["turn"]))

@@ -76,7 +76,7 @@ def facts(launch: Launch, registry: Registry) -> dict[str, object]:
         if record["counted"]
         for site in record["sites"]
     }
-    return {
+    told: dict[str, object] = {
         "run": launch.run,
         "experiment": launch.config.experiment,
         "config": launch.config.digest,
@@ -85,6 +85,23 @@ def facts(launch: Launch, registry: Registry) -> dict[str, object]:
         "generate_rounds": federation.generate_rounds,
         "sites": sorted(took_part),
     }
+    privacy = launch.config.privacy
+    if privacy.enabled:
+        told["privacy"] = {
+            "epsilon": privacy.epsilon,
+            "delta": privacy.delta,
+            "unit": privacy.unit,
+            "spent": _spent(registry),
+        }
+    return told
+
+
+def _spent(registry: Registry) -> dict[str, float]:
+    """What each site said last that it had spent, over all its runs."""
+    found: dict[str, float] = {}
+    for record in registry.rounds():
+        found |= record["epsilon"]
+    return dict(sorted(found.items()))
 
 
 def _publish(

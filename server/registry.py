@@ -37,8 +37,10 @@ class RoundRecord:
     left_out: dict[str, str]  # site -> code
     seconds: float
     units: dict[str, int] = field(default_factory=dict)
-    loss: dict[str, float] = field(default_factory=dict)  # mean over units, training
-    epsilon: dict[str, float] = field(default_factory=dict)  # spent in this round
+    loss: dict[str, float] = field(
+        default_factory=dict
+    )  # mean over units; none under DP
+    epsilon: dict[str, float] = field(default_factory=dict)  # spent by then, all runs
     heldout_loss: dict[str, float] = field(default_factory=dict)
     heldout_units: dict[str, int] = field(default_factory=dict)
     heldout_left_out: dict[str, str] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from flwr.app import Error, Message
 from server.launch import Launch
 from vgmedgen.errors import BaseError, ExchangeError
 from vgmedgen.exchange.merge import trained_factor
-from vgmedgen.exchange.schema import CODE, SITE_ERROR
+from vgmedgen.exchange.schema import CODE, SITE_ERROR, numbers_of
 from vgmedgen.exchange.wire import UP, Kind, size
 
 LATE = "late"
@@ -41,9 +41,11 @@ class Accepted:
         return int(self.numbers["num-units"])
 
     @property
-    def loss(self) -> float:
-        """Mean loss over the units; 0 where there is no unit."""
-        return self.numbers["loss-sum"] / self.units if self.units else 0.0
+    def loss(self) -> float | None:
+        """Mean loss over the units; None where it is withheld or there is no unit."""
+        if not self.units or "loss-sum" not in self.numbers:
+            return None
+        return self.numbers["loss-sum"] / self.units
 
 
 def read(reply: Message, expected: Expected) -> Accepted:
@@ -71,7 +73,8 @@ def read(reply: Message, expected: Expected) -> Accepted:
     for name, truth in asked.items():
         if words.get(name, truth) != truth:
             raise ExchangeError(f"the reply answers another {name}")
-    numbers = form.read_numbers(content) if form.numbers else {}
+    listed = numbers_of(launch.config.privacy.enabled)
+    numbers = form.read_numbers(content, listed) if form.numbers else {}
     state: dict[str, np.ndarray] = {}
     if form.arrays:
         if numbers["num-units"] < 1:

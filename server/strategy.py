@@ -89,7 +89,9 @@ class Strategy:
                 log.warning("round %d: the updates do not merge: %s", number, error)
                 counted = False
         heldout = Answers()
-        if stage == "generate" and federation.evaluate:
+        # under DP no site tells its held-out loss, so none is asked
+        private = self._launch.config.privacy.enabled
+        if stage == "generate" and federation.evaluate and not private:
             content = orders.order(self._launch, Kind.EVALUATE, number, weights)
             heldout = self._ask(Kind.EVALUATE, number, sites, content)
         record = RoundRecord(
@@ -100,16 +102,12 @@ class Strategy:
             left_out=dict(sorted(train.left_out.items())),
             seconds=time.monotonic() - started,
             units={name: reply.units for name, reply in train.accepted.items()},
-            loss={name: reply.loss for name, reply in train.accepted.items()},
+            loss=_losses(train.accepted),
             epsilon={
                 name: reply.numbers["epsilon-spent"]
                 for name, reply in train.accepted.items()
             },
-            heldout_loss={
-                name: reply.loss
-                for name, reply in heldout.accepted.items()
-                if reply.units
-            },
+            heldout_loss=_losses(heldout.accepted),
             heldout_units={
                 name: reply.units for name, reply in heldout.accepted.items()
             },
@@ -204,6 +202,8 @@ def told(record: RoundRecord) -> str:
         parts.append("not counted, the weights stay")
     elif record.loss:
         parts.append(f"loss {fmean(record.loss.values()):.4f}")
+    elif record.epsilon:
+        parts.append(f"epsilon spent {max(record.epsilon.values()):.3g} at most")
     return ", ".join([*parts, f"{record.seconds:.1f} s"])
 
 
@@ -218,6 +218,11 @@ def _judge(name: str, reply: Message | None, expected: Expected) -> Accepted | s
     except VGMedGenError as error:
         log.warning("%s sent what the schema does not list: %s", name, error)
         return error.code
+
+
+def _losses(accepted: Mapping[str, Accepted]) -> dict[str, float]:
+    told = {name: reply.loss for name, reply in accepted.items()}
+    return {name: loss for name, loss in told.items() if loss is not None}
 
 
 def _sums(*parts: Mapping[str, int]) -> dict[str, int]:

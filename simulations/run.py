@@ -9,12 +9,11 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from client.site import Site
 from server.launch import Launch
 from server.registry import Registry
 from simulations import engine, summary
@@ -25,6 +24,7 @@ from vgmedgen.config import RunConfig
 from vgmedgen.errors import ConfigError
 from vgmedgen.evaluation import report
 from vgmedgen.release.install import current
+from vgmedgen.site import Site
 from vgmedgen.synthesis.generate import Drawn, synthesize
 from vgmedgen.training.loop import seed_of
 from vgmedgen.training.public import base_for
@@ -78,6 +78,9 @@ def simulate(config: RunConfig) -> Done:
             log.info("%s: %d images prepared", site.name, len(site.samples))
     with clock.phase("federated training"):
         federate(config, bundle, sites, run)
+    if config.study.without_dp:
+        with clock.phase("the same run without DP"):
+            twin(config, bundle, sites, run)
     with clock.phase("synthesis"):
         drawn = {site.name: draw(site, config) for site in sites}
     measured = summary.measure(config, bundle, sites, run, clock.phase)
@@ -138,6 +141,22 @@ def federate(
     )
     engine.run(launch, [site.folder for site in sites], config.run)
     return Registry(run)
+
+
+def twin(config: RunConfig, bundle: Bundle, sites: list[Site], run: Path) -> None:
+    """Repeat a run without DP, on sites of its own: a ledger would refuse it."""
+    free = replace(
+        config,
+        privacy=replace(config.privacy, enabled=False),
+        study=replace(config.study, without_dp=False),
+    )
+    folder = run / summary.TWIN
+    copies = [Site(path) for path in make_sites(free, bundle, folder)]
+    for site, copy in zip(sites, copies, strict=True):
+        shutil.copytree(
+            site.folder / "cache", copy.folder / "cache", dirs_exist_ok=True
+        )
+    federate(free, bundle, copies, folder)
 
 
 def draw(site: Site, config: RunConfig) -> list[Drawn]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from client.site import Site
 from vgmedgen.base import Bundle
 from vgmedgen.config import DataConfig, RunConfig, Source
 from vgmedgen.data import adapters, split
@@ -16,6 +15,7 @@ from vgmedgen.data.phantom import tint_of
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_text
+from vgmedgen.site import Site
 from vgmedgen.training.loop import seed_of
 
 POOLED = "pooled"
@@ -174,6 +174,10 @@ def _write(
         "heldout": config.data.heldout,
         "heldout_seed": config.seed,
         "heldout_units": heldout,
+        "privacy": {
+            "epsilon": config.privacy.epsilon if config.privacy.enabled else 0.0,
+            "delta": config.privacy.delta,
+        },
         "device": config.run.device,
     }
     write_text(folder / "site.yaml", OmegaConf.to_yaml(OmegaConf.create(told)))

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from client.site import Site
 from simulations.measure import align_agreement
 from vgmedgen.config import FederationConfig
 from vgmedgen.exchange.merge import Update, average
 from vgmedgen.plan import Plan
+from vgmedgen.site import Site
 from vgmedgen.training.order import Order
 
 Weights = dict[str, dict[str, np.ndarray]]

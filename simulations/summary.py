@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from client.site import Site
 from server.registry import Registry
 from simulations import study
 from simulations.measure import Weights, align_agreement, loss_of, score
@@ -22,8 +21,12 @@ from vgmedgen.base import Bundle
 from vgmedgen.config import RunConfig
 from vgmedgen.data import images
 from vgmedgen.evaluation.denoising import CaptionGap
+from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.release.verify import digest, verify
+from vgmedgen.site import Site
 from vgmedgen.synthesis.generate import Drawn
+
+TWIN = "without-dp"  # folder of a DP run's twin
 
 Phase = Callable[[str], AbstractContextManager[None]]
 
@@ -48,6 +51,8 @@ def measure(
         "base": start,
         "federated": registry.weights(config.federation.rounds),
     }
+    if config.study.without_dp:
+        models["without_dp"] = Registry(run / TWIN).weights(config.federation.rounds)
     if config.study.pooled:
         with phase("pooled training"):
             pooled = make_pooled(config, bundle, run, sites)
@@ -82,6 +87,7 @@ def measure(
                 ),
             }
             for number in range(1, config.federation.align_rounds + 1)
+            if trains_prior(config)
         ]
     if config.study.alignment:
         with phase("alignment study"):
@@ -133,10 +139,50 @@ def report_of(
         "images": {site.name: _pairs(site, drawn[site.name]) for site in sites},
         "notes": [],
     }
+    if config.privacy.enabled:
+        told["privacy"] = privacy_of(config, sites)
     if found.local_on_sites:
         told["local_on_sites"] = found.local_on_sites
         told["others"] = _others(found)
     return told
+
+
+def trains_prior(config: RunConfig) -> bool:
+    """Whether the sites' priors part from the base's, so that agreement says something."""
+    return not config.privacy.enabled or config.privacy.prior == "private"
+
+
+def privacy_of(config: RunConfig, sites: Sequence[Site]) -> dict[str, Any]:
+    """What the run promises, with which noise, and what each ledger says."""
+    plan = PrivacyPlan.of(config.plan)
+    booked = {}
+    for site in sites:
+        limit = site.config.privacy
+        spent = site.ledger().spent(delta=limit.delta)
+        booked[site.name] = {
+            "unit": site.unit_kind,
+            "epsilon": spent.epsilon,
+            "limit": limit.epsilon,
+            "accountant": spent.accountant,
+        }
+    return {
+        "epsilon": plan.epsilon,
+        "delta": plan.delta,
+        "unit": plan.unit,
+        "trainings": [
+            {
+                "name": name,
+                "stage": one.stage,
+                "rounds": one.rounds,
+                "steps": one.mechanism.steps,
+                "rate": one.mechanism.rate,
+                "noise": one.mechanism.noise,
+                "clip": one.clip,
+            }
+            for name, one in plan.trainings.items()
+        ],
+        "sites": booked,
+    }
 
 
 def _others(found: Measured) -> dict[str, dict[str, float]]:
@@ -187,7 +233,9 @@ def _curves(site: Site, run: str) -> dict[str, list[list[float]]]:
     for path in sorted((site.folder / "runs" / run).glob("round-*/losses.json")):
         for name, losses in json.loads(path.read_text()).items():
             curve = curves.setdefault(name, [])
-            curve += [[len(curve) + k + 1, loss] for k, loss in enumerate(losses)]
+            first = len(curve) + 1
+            steps = enumerate(losses, start=first)
+            curve += [[step, loss] for step, loss in steps if loss is not None]
     return curves
 
 

@@ -84,12 +84,38 @@ def hospitals(micro, bundle, tmp_path_factory: pytest.TempPathFactory):
     return make_sites(micro, bundle, tmp_path_factory.mktemp("run"))
 
 
+PRIVATE = (
+    "privacy.enabled=true",
+    "privacy.epsilon=6",
+    "privacy.unit=image",
+    "privacy.batch=3",
+    "privacy.draws=2",
+)
+"""Overrides that put a micro run under differential privacy."""
+
+
+@pytest.fixture(scope="session")
+def private_micro(cache: Path):
+    """The configuration of a micro run with differential privacy."""
+    from vgmedgen.configfile import load_run
+
+    return load_run((*MICRO, *PRIVATE))
+
+
+@pytest.fixture(scope="session")
+def private_hospitals(private_micro, bundle, tmp_path_factory: pytest.TempPathFactory):
+    """Folders of three virtual hospitals with a limit; read them, do not write."""
+    from simulations.sites import make_sites
+
+    return make_sites(private_micro, bundle, tmp_path_factory.mktemp("private"))
+
+
 @pytest.fixture
 def hospital(hospitals, tmp_path: Path):
     """A site whose folder the test may write."""
     import shutil
 
-    from client.site import Site
+    from vgmedgen.site import Site
 
     folder = tmp_path / hospitals[0].name
     shutil.copytree(hospitals[0], folder)

@@ -186,6 +186,7 @@ class StudyConfig:
 
     local: bool = False  # train each site alone, as long as the federation
     pooled: bool = False  # train on all sites' images in one place
+    without_dp: bool = False  # repeat a run with DP without it, on copies of its sites
     alignment: bool = False  # rerun the align rounds without anchor, common start
     shuffles: int = 5  # caption shuffles behind the spread of the caption gap
     draws: int = 8  # timesteps per held-out image
@@ -227,6 +228,17 @@ class RunConfig:
     synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
     study: StudyConfig = field(default_factory=StudyConfig)
     run: RunSection = field(default_factory=RunSection)
+
+    def __post_init__(self) -> None:
+        """Check what takes two sections to tell."""
+        if self.privacy.enabled and (self.study.local or self.study.alignment):
+            raise ConfigError(
+                "study.local and study.alignment train the same patients again, which a "
+                "run with DP has no budget for; switch them off, or compare with "
+                "study.without_dp"
+            )
+        if self.study.without_dp and not self.privacy.enabled:
+            raise ConfigError("study.without_dp needs privacy.enabled=true")
 
     @property
     def digest(self) -> str:

@@ -56,6 +56,7 @@ class GenerateConfig:
     rank: int = 8  # LoRA rank, equal at every site
     alpha: int = 8  # LoRA scale is alpha / rank
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    hffm: bool = True  # LoRA on the HFFM too; under DP it is mostly noise there
 
     def __post_init__(self) -> None:
         """Check ranges."""

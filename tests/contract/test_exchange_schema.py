@@ -7,7 +7,7 @@ from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.exchange.wire import DOWN, UP, Kind
 
 GOLDEN = """
-protocol 1, tensors float16, flat, sorted by name
+protocol 2, tensors float16, flat, sorted by name
 
 down query.hello
   order    base exchange plan plan-digest protocol run
@@ -26,10 +26,12 @@ up   query.hello
 up   train
   origin   base exchange round run site stage
   numbers  num-units loss-sum epsilon-spent
+  with DP  num-units epsilon-spent
   update   align: mapper, generate: lora
 up   evaluate
   origin   base exchange round run site stage
   numbers  num-units loss-sum epsilon-spent
+  with DP  nothing: it is neither asked nor answered
 up   query.install
   origin   base exchange release round run site stage
 
@@ -41,6 +43,11 @@ at most
   loss-sum 1000000000
   epsilon-spent 1000
 """
+
+PRIVATE = {
+    Kind.TRAIN: " ".join(schema.numbers_of(True)),
+    Kind.EVALUATE: "nothing: it is neither asked nor answered",
+}
 
 DIGEST = "acb3a3e8d02136bfe0b2b118c9ebad9701c5e195939fd1da0cc1b87f9c02595b"
 
@@ -56,7 +63,10 @@ def told():
             lines.append(f"{name:<4} {kind}")
             lines.append(f"  {form.record:<8} {' '.join(sorted(form.words))}")
             if form.numbers:
-                lines.append(f"  {form.numbers:<8} {' '.join(schema.NUMBERS)}")
+                lines.append(
+                    f"  {form.numbers:<8} {' '.join(schema.numbers_of(False))}"
+                )
+                lines.append(f"  with DP  {PRIVATE[kind]}")
             if form.arrays == "weights":
                 lines.append(f"  {form.arrays:<8} {' '.join(schema.DOWNLINK)}")
             elif form.arrays:

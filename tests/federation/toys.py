@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ConfigRecord
 from flwr.clientapp import ClientApp
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 import client.app
 import server.app
@@ -161,6 +162,25 @@ def same(one, other):
         for group in one
         for name in one[group]
     )
+
+
+class Wire:
+    """Every message in either direction, as records and as bytes."""
+
+    def __init__(self):
+        self.down, self.up, self.raw = [], [], b""
+
+    def __call__(self, message, context, call_next):
+        self._keep(message, self.down)
+        reply = call_next(message, context)
+        self._keep(reply, self.up)
+        return reply
+
+    def _keep(self, message, where):
+        where.append((message.metadata.message_type, message))
+        self.raw += b"".join(
+            o.deflate() for o in get_all_nested_objects(message).values()
+        )
 
 
 def toys(count=3):

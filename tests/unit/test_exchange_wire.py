@@ -6,7 +6,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from vgmedgen.errors import ExchangeError
 from vgmedgen.exchange.payload import pack
-from vgmedgen.exchange.schema import WORDS, ExchangeSchema
+from vgmedgen.exchange.schema import NUMBERS, WORDS, ExchangeSchema
 from vgmedgen.exchange.wire import DOWN, UP, Kind, size
 
 STATES = {
@@ -45,7 +45,7 @@ def reply(**change):
 def test_a_good_reply_is_read():
     content = reply()
     assert FORM.read_words(content) == ORIGIN
-    assert FORM.read_numbers(content)["num-units"] == 3
+    assert FORM.read_numbers(content, NUMBERS)["num-units"] == 3
     found = FORM.read_arrays(content, UPLINK)
     np.testing.assert_array_equal(found["mapper"]["a.bias"], 1)
 

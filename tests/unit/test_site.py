@@ -7,8 +7,9 @@ import pytest
 import torch
 from flwr.app import Context, RecordDict
 
-from client.site import Site, load_config, open_site
+from client.site import open_site
 from vgmedgen.errors import BaseError, ConfigError, DataError, TrainingError
+from vgmedgen.site import Site, load_config
 from vgmedgen.training import rounds
 from vgmedgen.training.order import Order
 

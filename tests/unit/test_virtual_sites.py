@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from client.site import Site, load_config
+from vgmedgen.site import Site, load_config
 from simulations.run import simulate
 from simulations.sites import check_sources, make_pooled, make_sites
 from vgmedgen.config import Source

@@ -9,7 +9,7 @@ Source: Hu et al. 2021, arXiv 2106.09685.
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,13 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 def attach(
-    generator: Generator, rank: int, alpha: int, targets: Sequence[str], seed: int
+    generator: Generator,
+    rank: int,
+    alpha: int,
+    targets: Sequence[str],
+    seed: int,
+    *,
+    hffm: bool = True,
 ) -> None:
     """Put LoRA on the DiT's `targets` and on every Linear of the HFFM; freeze the rest.
 
@@ -43,6 +49,7 @@ def attach(
         alpha: the update's scale is alpha / rank.
         targets: ends of the names of the DiT's Linear layers.
         seed: of A.
+        hffm: False leaves the HFFM as the base has it.
 
     Raises:
         ConfigError: if a target names no Linear layer of the DiT.
@@ -59,9 +66,11 @@ def attach(
         generator.transformer = get_peft_model(
             generator.transformer, _config(rank, alpha, targets, others)
         )
-        generator.hffm = get_peft_model(
-            generator.hffm, _config(rank, alpha, inner, others=[])
-        )
+        generator.hffm.requires_grad_(False)
+        if hffm:
+            generator.hffm = get_peft_model(
+                generator.hffm, _config(rank, alpha, inner, others=[])
+            )
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weight in parameters(generator).items():
@@ -78,8 +87,11 @@ def attach(
 def parameters(generator: Generator) -> dict[str, nn.Parameter]:
     """Everything that trains, by canonical name, sorted."""
     found = {}
-    for part, model in (("dit", generator.transformer), ("hffm", generator.hffm)):
-        for name, layer in _peft(model).get_base_model().named_modules():
+    parts = [("dit", _peft(generator.transformer))]
+    if isinstance(generator.hffm, PeftModel):
+        parts.append(("hffm", generator.hffm))
+    for part, model in parts:
+        for name, layer in model.get_base_model().named_modules():
             if isinstance(layer, LoraLayer):
                 found[f"{part}.{name}.A"] = layer.lora_A[ADAPTER].weight
                 found[f"{part}.{name}.B"] = layer.lora_B[ADAPTER].weight
@@ -116,7 +128,8 @@ def load(generator: Generator, factors: Mapping[str, Tensor]) -> None:
 def merge(generator: Generator) -> None:
     """Fold the factors into the base weights; the generator is a plain one again."""
     generator.transformer = _peft(generator.transformer).merge_and_unload()
-    generator.hffm = _peft(generator.hffm).merge_and_unload()
+    if isinstance(generator.hffm, PeftModel):
+        generator.hffm = generator.hffm.merge_and_unload()
 
 
 def save_adapter(generator: Generator, folder: Path) -> None:
@@ -163,10 +176,10 @@ def merge_adapter(
 @contextmanager
 def disabled(generator: Generator) -> Iterator[None]:
     """Within it the generator answers as the base does."""
-    with (
-        _peft(generator.transformer).disable_adapter(),
-        _peft(generator.hffm).disable_adapter(),
-    ):
+    with ExitStack() as stack:
+        stack.enter_context(_peft(generator.transformer).disable_adapter())
+        if isinstance(generator.hffm, PeftModel):
+            stack.enter_context(generator.hffm.disable_adapter())
         yield
 
 

@@ -13,6 +13,7 @@ from vgmedgen.evaluation.markup import MINUS, Html, known, tag
 MODELS = {
     "base": "Base (before)",
     "federated": "Federated",
+    "without_dp": "Without DP",
     "local": "Local-only",
     "pooled": "Pooled",
 }
@@ -59,6 +60,7 @@ def _marker(model: str, x: str, y: float) -> Html:
         "federated": tag("circle", r="6"),
         "local": tag("rect", x="-5", y="-5", width="10", height="10"),
         "pooled": tag("path", d="M0-7 7 0 0 7-7 0Z"),
+        "without_dp": tag("path", d="M0-6 6 5-6 5Z"),
     }
     return tag(
         "svg", shapes[model], x=x, y=f"{y:g}", overflow="visible", class_=f"dot {model}"

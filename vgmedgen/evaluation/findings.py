@@ -23,7 +23,8 @@ def sites_of(report: Report) -> list[str]:
 
 def codes() -> dict[str, str]:
     """What each error code means, read from the errors themselves."""
-    kinds: list[type[VGMedGenError]] = VGMedGenError.__subclasses__()
+    kinds = VGMedGenError.__subclasses__()
+    kinds += [below for kind in kinds for below in kind.__subclasses__()]
     meanings = {kind.code: (kind.__doc__ or "").split("\n")[0] for kind in kinds}
     return meanings | {"VG00": "Anything unforeseen."}
 

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vgmedgen.evaluation import course, findings, lines, results, steering
+from vgmedgen.evaluation import (
+    course,
+    findings,
+    lines,
+    protection,
+    results,
+    steering,
+)
 from vgmedgen.evaluation.cautions import cautions
 from vgmedgen.evaluation.gallery import gallery
 from vgmedgen.evaluation.markup import (
@@ -30,6 +37,11 @@ GLOSSARY = {
     "comparison.",
     "Pooled model": "The base trained on all images in one place, which real hospitals "
     "could not do; for comparison.",
+    "ε and δ": "How much whoever sees everything that left a site can learn about one "
+    "unit: the odds of any guess change by at most a factor of e to the ε, but for a "
+    "chance of δ. Smaller is safer.",
+    "Without DP": "The same run on the same images without differential privacy; for "
+    "comparison.",
     "Unit": "What is kept whole when data are split: a patient, a lesion where that "
     "is all the data tell, or a single image where they tell neither.",
     "Held-out": "Set aside before training and never trained on.",
@@ -85,6 +97,7 @@ def page(report: Mapping[str, Any], folder: Path) -> str:
         part
         for part in (
             results.participants(report),
+            protection.protection(report),
             results.heldout(report),
             steering.caption_gap(report),
             gallery(report, folder),
@@ -149,7 +162,11 @@ def _top(report: Mapping[str, Any], title: str) -> Html:
     ]
     sentences = (
         tag("strong" if subject == "heldout" else "span", f"{words} ")
-        for subject, words in findings.lead(report).items()
+        for subject, words in {
+            **findings.lead(report),
+            "privacy": protection.cost(report),
+        }.items()
+        if words
     )
     worries = cautions(report)
     worries.append("The synthetic images have not passed a memorisation check.")

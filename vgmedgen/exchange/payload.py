@@ -5,7 +5,7 @@ shapes and order are the schema's and only the values travel.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -95,19 +95,21 @@ def check_names(state: State, specs: Specs) -> None:
         raise ExchangeError(f"tensor {name} {what} the state to be sent")
 
 
-def check_numbers(numbers: Mapping[str, object]) -> dict[str, float]:
-    """Accept exactly the schema's numbers, each finite and within its limits.
+def check_numbers(
+    numbers: Mapping[str, object], listed: Sequence[str] = NUMBERS
+) -> dict[str, float]:
+    """Accept exactly the numbers `listed`, each finite and within its limits.
 
     Raises:
         ExchangeError: naming the number.
     """
-    if set(numbers) != set(NUMBERS):
+    if set(numbers) != set(listed):
         raise ExchangeError(
-            f"expected the numbers {', '.join(NUMBERS)}, got "
+            f"expected the numbers {', '.join(listed)}, got "
             f"{', '.join(sorted(str(name)[:40] for name in numbers)) or 'none'}"
         )
     checked: dict[str, float] = {}
-    for name in NUMBERS:
+    for name in listed:
         value = numbers[name]
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ExchangeError(f"{name} is not a number")

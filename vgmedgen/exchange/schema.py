@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from vgmedgen.errors import ExchangeError
 from vgmedgen.ranges import digest_of
 
-PROTOCOL = "1"  # version of the messages; both sides must have the same
+PROTOCOL = "2"  # version of the messages; both sides must have the same
 SITE_ERROR = 100  # Flower error code of a reply that carries one of our codes as reason
 CODE = "VG[0-9]{2}"  # form of an error code, the only thing an error may say
 DTYPE = "float16"  # of every tensor on the wire
@@ -26,6 +26,10 @@ UPLINK: Mapping[str, tuple[str, ...]] = {"align": ("mapper",), "generate": ("lor
 DOWNLINK = GROUPS
 
 NUMBERS = ("num-units", "loss-sum", "epsilon-spent")
+PRIVATE_NUMBERS = (
+    "num-units",
+    "epsilon-spent",
+)  # under DP no loss leaves, noised or not
 LIMITS: Mapping[str, float] = {
     "num-units": 1_000_000,  # a site that claims more would drown all others
     "loss-sum": 1e9,
@@ -51,6 +55,11 @@ WORDS: Mapping[str, str] = {
 _NAME = re.compile("[A-Za-z0-9_]+(\\.[A-Za-z0-9_]+)*")
 _LONGEST_NAME = 200  # characters
 _MOST_DIMENSIONS = 8
+
+
+def numbers_of(private: bool) -> tuple[str, ...]:
+    """The numbers of a reply to a train order, with differential privacy or without."""
+    return PRIVATE_NUMBERS if private else NUMBERS
 
 
 class Shaped(Protocol):
@@ -136,6 +145,7 @@ class ExchangeSchema:
                 "protocol": PROTOCOL,
                 "dtype": DTYPE,
                 "numbers": list(NUMBERS),
+                "private-numbers": list(PRIVATE_NUMBERS),
                 "groups": self._facts(),
             }
         )

@@ -5,7 +5,7 @@ attributes that count, so that a site and the server check with the same code.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -109,13 +109,13 @@ class Form:
             )
         return {group: _tensors(record[group], specs[group]) for group in specs}
 
-    def read_numbers(self, content: Records) -> dict[str, float]:
-        """The numbers of a message.
+    def read_numbers(self, content: Records, listed: Sequence[str]) -> dict[str, float]:
+        """The numbers of a message, which must be those `listed`.
 
         Raises:
             ExchangeError: for a number too many, too few or out of its limits.
         """
-        return check_numbers(content.metric_records[self.numbers])
+        return check_numbers(content.metric_records[self.numbers], listed)
 
 
 _ASKED = frozenset({"protocol", "run", "base", "exchange", "plan", "plan-digest"})

@@ -33,8 +33,13 @@ class Order:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a site computed: the stage's group, units behind it, and their loss sum."""
+    """What a site computed, and the numbers that go with it.
 
-    state: Mapping[str, np.ndarray]
+    Under DP the loss is withheld, since no noise was added to it, and `units` is the
+    constant that the site declared when its cohort was opened.
+    """
+
+    state: Mapping[str, np.ndarray]  # the stage's group, whole
     units: int
-    loss_sum: float
+    loss_sum: float | None  # None where it must not leave the site
+    epsilon: float = 0.0  # spent by the site so far, over all runs; 0 without DP

@@ -1,5 +1,8 @@
 """What one site computes in one round, from an order to an outcome.
 
+Under DP the prior is the public one or trained with noise too, and no loss is told:
+whatever a released gradient depends on is the unit's own record, public, or noised.
+
 State between rounds is on disk, in a folder per round below the site's run folder: the
 visual prior that the site keeps, and the outcome, so that an order that comes twice is
 answered from the first time instead of being trained again.
@@ -26,6 +29,8 @@ from vgmedgen.dit.objective import Schedule
 from vgmedgen.files import write_bytes, write_text
 from vgmedgen.plan import Plan
 from vgmedgen.prior.model import VisualPrior
+from vgmedgen.privacy.engine import Private
+from vgmedgen.privacy.plan import LORA, MAPPER, PRIOR, PrivacyPlan
 from vgmedgen.ranges import digest_of
 from vgmedgen.text.mapper import TextMapper
 from vgmedgen.training.align import map_text, see, train_mapper, train_prior
@@ -35,6 +40,8 @@ from vgmedgen.training.order import Order, Outcome
 from vgmedgen.training.samples import Samples
 
 Arrays = Mapping[str, np.ndarray]
+
+OUTCOME = "outcome.safetensors"
 
 
 @dataclass
@@ -55,7 +62,9 @@ class Workbench:
         mapper = TextMapper.from_pretrained(bundle.part("text_mapper"))
         generator = Generator.load(bundle.folder)
         ask = plan.generate
-        lora.attach(generator, ask.rank, ask.alpha, ask.targets, plan.seed)
+        lora.attach(
+            generator, ask.rank, ask.alpha, ask.targets, plan.seed, hffm=ask.hffm
+        )
         return cls(
             bundle,
             prior.to(device),
@@ -102,7 +111,7 @@ def train(bench: Workbench, desk: Desk, order: Order) -> Outcome:
         TrainingError: if a loss is not finite; nothing is kept.
     """
     folder = desk.round_folder(order)
-    asked = _order_digest(bench.bundle, order)
+    asked = order_digest(bench.bundle, order)
     known = _known(folder, asked)
     if known is not None:
         return known
@@ -115,13 +124,11 @@ def train(bench: Workbench, desk: Desk, order: Order) -> Outcome:
     outcome, logs = run_stage(bench, desk, order, seed)
     write_text(
         folder / "losses.json",
-        json.dumps({name: log.losses for name, log in logs.items()}),
+        json.dumps({name: log.told() for name, log in logs.items()}),
     )
     facts = {"units": outcome.units, "loss_sum": outcome.loss_sum}
     state = {name: np.ascontiguousarray(a) for name, a in outcome.state.items()}
-    write_bytes(
-        folder / "outcome.safetensors", save_arrays(state, {"facts": json.dumps(facts)})
-    )
+    write_bytes(folder / OUTCOME, save_arrays(state, {"facts": json.dumps(facts)}))
     return outcome
 
 
@@ -129,32 +136,35 @@ def _align(
     bench: Workbench, desk: Desk, order: Order, seed: int
 ) -> tuple[Outcome, dict[str, TrainLog]]:
     folder, ask, samples = desk.round_folder(order), order.plan.align, desk.samples
-    prior = _prior_before(bench, desk, order)
-    anchor = None
-    if order.number > 1 and ask.anchor > 0:
-        anchor = map_text(bench.mapper, samples.embeddings)
-    prior_log = train_prior(
-        prior,
-        samples,
-        ask,
-        seed=seed,
-        anchor=anchor,
-        checkpoint=Checkpoint(folder / "prior.checkpoint"),
-    )
-    mapper_log = train_mapper(
+    logs = {}
+    if order.plan.privacy.enabled and order.plan.privacy.prior == "frozen":
+        prior = _public_prior(bench)
+    else:
+        prior = _prior_before(bench, desk, order)
+        anchor = None
+        if order.number > 1 and ask.anchor > 0:
+            anchor = map_text(bench.mapper, samples.embeddings)
+        logs["prior"] = train_prior(
+            prior,
+            samples,
+            ask,
+            seed=seed,
+            anchor=anchor,
+            private=private_of(order.plan, PRIOR, samples),
+            checkpoint=Checkpoint(folder / "prior.checkpoint"),
+        )
+        kept = {n: t.detach().cpu().contiguous() for n, t in prior.state_dict().items()}
+        write_bytes(folder / "prior.safetensors", save(kept))
+    logs["mapper"] = train_mapper(
         bench.mapper,
         samples.embeddings,
         see(prior, samples),
         ask,
         seed=seed,
+        private=private_of(order.plan, MAPPER, samples),
         checkpoint=Checkpoint(folder / "mapper.checkpoint"),
     )
-    kept = {n: t.detach().cpu().contiguous() for n, t in prior.state_dict().items()}
-    write_bytes(folder / "prior.safetensors", save(kept))
-    return (
-        _outcome(bench.states()["mapper"], samples, mapper_log),
-        {"prior": prior_log, "mapper": mapper_log},
-    )
+    return _outcome(bench.states()["mapper"], order, samples, logs["mapper"]), logs
 
 
 def _generate(
@@ -178,9 +188,32 @@ def _generate(
         ask,
         seed=seed,
         codec=codec,
+        private=private_of(order.plan, LORA, samples),
         checkpoint=Checkpoint(desk.round_folder(order) / "lora.checkpoint"),
     )
-    return _outcome(bench.states()["lora"], samples, log), {"generate": log}
+    return _outcome(bench.states()["lora"], order, samples, log), {"generate": log}
+
+
+def private_of(plan: Plan, training: str, samples: Samples) -> Private | None:
+    """How one training of a plan keeps its claim at a site; None without DP."""
+    if not plan.privacy.enabled:
+        return None
+    ask, asked = plan.privacy, PrivacyPlan.of(plan).trainings[training]
+    return Private(
+        units=samples.by_unit(),
+        mechanism=asked.mechanism,
+        clip=asked.clip,
+        images=ask.images,
+        draws=ask.draws if training == LORA else 1,  # the others draw no noise
+        ema=ask.ema,
+    )
+
+
+def _public_prior(bench: Workbench) -> VisualPrior:
+    """The base bundle's prior, as it was before any site's image was seen."""
+    public = VisualPrior.from_pretrained(bench.bundle.part("visual_prior"))
+    bench.prior.load_state_dict(public.state_dict())
+    return bench.prior
 
 
 def _prior_before(bench: Workbench, desk: Desk, order: Order) -> VisualPrior:
@@ -200,13 +233,14 @@ def _prior_before(bench: Workbench, desk: Desk, order: Order) -> VisualPrior:
     return bench.prior
 
 
-def _outcome(state: Arrays, samples: Samples, log: TrainLog) -> Outcome:
+def _outcome(state: Arrays, order: Order, samples: Samples, log: TrainLog) -> Outcome:
     units = samples.units
-    return Outcome(state=state, units=units, loss_sum=units * log.tail_mean())
+    told = None if order.plan.privacy.enabled else units * log.tail_mean()
+    return Outcome(state=state, units=units, loss_sum=told)
 
 
 def _known(folder: Path, asked: str) -> Outcome | None:
-    path = folder / "outcome.safetensors"
+    path = folder / OUTCOME
     if not path.is_file() or (folder / "order").read_text() != asked:
         return None
     with path.open("rb") as stream:
@@ -218,7 +252,8 @@ def _known(folder: Path, asked: str) -> Outcome | None:
     )
 
 
-def _order_digest(bundle: Bundle, order: Order) -> str:
+def order_digest(bundle: Bundle, order: Order) -> str:
+    """Hash of all that a round's result depends on, besides data and chance."""
     facts = {
         "base": bundle.digest,
         "plan": order.plan.digest,

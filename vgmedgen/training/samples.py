@@ -5,6 +5,7 @@ computed once per base bundle and kept in the site's private folder.
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,13 @@ class Samples:
     def units(self) -> int:
         """Number of distinct units."""
         return len({record.unit for record in self.records})
+
+    def by_unit(self) -> tuple[tuple[int, ...], ...]:
+        """Rows of every unit, units by name."""
+        rows: defaultdict[str, list[int]] = defaultdict(list)
+        for row, record in enumerate(self.records):
+            rows[record.unit].append(row)
+        return tuple(tuple(rows[unit]) for unit in sorted(rows))
 
     def pixels(self, rows: Sequence[int] | Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) in [-1, 1] and masks (B, 1, H, W) of 0 and 1."""

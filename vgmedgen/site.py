@@ -1,0 +1,281 @@
+"""One hospital's folder and what is done in it.
+
+`site.yaml` names the site, its base bundle and its data. Everything durable lives in this
+folder: prepared samples, one folder per round, releases, the ledger.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vgmedgen.base import Bundle, open_bundle
+from vgmedgen.data import adapters, images, split
+from vgmedgen.data.records import Dataset
+from vgmedgen.errors import BaseError, ConfigError, DataError, PolicyError
+from vgmedgen.evaluation.denoising import heldout_losses
+from vgmedgen.exchange.schema import ExchangeSchema
+from vgmedgen.plan import MOST_DELTA, MOST_EPSILON, Plan
+from vgmedgen.privacy.facts import MIXED
+from vgmedgen.privacy.ledger import Ledger
+from vgmedgen.ranges import positive, within
+from vgmedgen.release.install import install
+from vgmedgen.training import accountable
+from vgmedgen.training.align import map_text
+from vgmedgen.training.order import Order, Outcome
+from vgmedgen.training.rounds import Desk, Workbench
+from vgmedgen.training.samples import Samples, join, prepare
+
+HELDOUT_DRAWS = 8  # timesteps per held-out image
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteSource:
+    """One dataset at a site."""
+
+    dataset: str = "table"  # adapter: ham10000, busi, kvasir-seg, table
+    root: str = ""  # folder of the dataset, or the csv of a table
+    captions: str = ""  # csv that replaces captions
+    units: list[str] | None = None  # only these units; None takes all
+
+
+@dataclass(frozen=True, kw_only=True)
+class SitePrivacy:
+    """How much privacy this hospital lets its patients lose, over all runs."""
+
+    epsilon: float = 0.0  # limit per unit; 0: no run with DP, and no bound without
+    delta: float = 1e-5  # at which epsilon is counted
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        within("site privacy", 0, MOST_EPSILON, epsilon=self.epsilon)
+        positive("site privacy", delta=self.delta)
+        within("site privacy", 0, MOST_DELTA, delta=self.delta)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteConfig:
+    """What `site.yaml` says; only the hospital writes it."""
+
+    name: str = ""  # pseudonym in every reply: lower case, digits, hyphens
+    base: str = ""  # folder of the base bundle
+    sources: list[SiteSource] = field(default_factory=list)
+    heldout: float = 0.2  # share of the units that never trains
+    heldout_seed: int = 0
+    heldout_units: list[str] | None = None  # exactly these units instead
+    privacy: SitePrivacy = field(default_factory=SitePrivacy)
+    device: str = "auto"  # auto | cpu | cuda
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without opening data."""
+        if not self.name or not set(self.name) <= set(
+            "abcdefghijklmnopqrstuvwxyz0123456789-"
+        ):
+            raise ConfigError(
+                f"site name '{self.name}' must be lower-case letters, digits and hyphens"
+            )
+        within("site", 0.05, 0.5, heldout=self.heldout)
+        if not self.sources:
+            raise ConfigError("site.yaml names no data; add an entry under sources")
+
+
+def load_config(path: Path) -> SiteConfig:
+    """Read `site.yaml`.
+
+    Raises:
+        ConfigError: if it is missing, has an unknown key or a value out of range.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no {path}; a site's folder needs a site.yaml")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(SiteConfig), OmegaConf.load(path))
+        found: Any = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: {first}") from None
+    config: SiteConfig = found
+    return config
+
+
+class Site:
+    """A hospital: its data, its models, its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = load_config(folder / "site.yaml")
+        self.name = self.config.name
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The base bundle, every byte of it checked once per process."""
+        return _bundle(self.config.base)
+
+    @property
+    def base_digest(self) -> str:
+        """Digest of the site's own base bundle."""
+        return self.bundle.digest
+
+    @cached_property
+    def datasets(self) -> tuple[Dataset, ...]:
+        """What the adapters read, cut to the site's units."""
+        return tuple(_read(source, self.folder) for source in self.config.sources)
+
+    @cached_property
+    def samples(self) -> Samples:
+        """All prepared samples of the site."""
+        cache = self.folder / "cache"
+        parts = [prepare(dataset, self.bundle, cache) for dataset in self.datasets]
+        return join(parts)
+
+    @cached_property
+    def heldout_units(self) -> frozenset[str]:
+        """Units that never train."""
+        if self.config.heldout_units is not None:
+            return frozenset(self.config.heldout_units)
+        units = sorted({unit for dataset in self.datasets for unit in dataset.units})
+        return split.heldout(units, self.config.heldout, self.config.heldout_seed)
+
+    @property
+    def unit_kind(self) -> str:
+        """What a unit is here: patient, lesion, image, or `mixed`."""
+        kinds = {dataset.unit_kind for dataset in self.datasets}
+        return kinds.pop() if len(kinds) == 1 else MIXED
+
+    def members(self) -> dict[str, list[str]]:
+        """Every unit of the site, held-out ones too, with digests of its images."""
+        return self._members
+
+    @cached_property
+    def _members(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for dataset in self.datasets:
+            for record in dataset.records:
+                digest = images.file_digest(record.image)
+                found.setdefault(record.unit, []).append(digest)
+        return found
+
+    def ledger(self) -> Ledger:
+        """The site's ledger; a first one, if nothing was ever trained here.
+
+        Raises:
+            StateError: if it is damaged, lost, moved or another site's.
+        """
+        return Ledger.at(self.folder, self.name)
+
+    @property
+    def training(self) -> Samples:
+        """Samples that train."""
+        return self.samples.of_units(self.heldout_units, inside=False)
+
+    @property
+    def heldout(self) -> Samples:
+        """Samples that never train."""
+        return self.samples.of_units(self.heldout_units)
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the site trains."""
+        if self.config.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.config.device)
+
+    def bench(self, plan: Plan) -> Workbench:
+        """The models, loaded once per process and base."""
+        return _bench(self.config.base, self.bundle.digest, plan, str(self.device))
+
+    def schema(self, plan: Plan) -> ExchangeSchema:
+        """The exact tensors that may leave, built from the site's own base bundle."""
+        return ExchangeSchema.of(self.bench(plan).states())
+
+    def train(self, order: Order) -> Outcome:
+        """Train one round, after the ledger has booked it.
+
+        Raises:
+            DataError: if there are fewer units than a batch.
+            PolicyError: if the run asks for more than the site allows, or its data
+                cannot keep the run's claim.
+            StateError: if the ledger cannot be written, or another process trains here.
+            TrainingError: if a loss is not finite.
+        """
+        samples, limit = self.training, self.config.privacy
+        if order.plan.privacy.enabled:
+            accountable.check(order, self.datasets, samples, self.name)
+        else:
+            ask = order.plan.align if order.stage == "align" else order.plan.generate
+            split.check_enough(samples.units, ask.batch, self.name)
+        bench = self.bench(order.plan)
+        desk = Desk(self.name, samples, self.folder / "runs")
+        ledger = self.ledger()
+        with ledger.working():
+            accountable.check_history(ledger, desk.folder)
+            booking = accountable.book(
+                ledger, order, bench.bundle, self.members(), self.unit_kind, limit
+            )
+            outcome = accountable.answer(ledger, booking, bench, desk, order)
+        if not order.plan.privacy.enabled:
+            return outcome
+        spent = ledger.spent(delta=order.plan.privacy.delta)
+        return replace(outcome, epsilon=spent.epsilon)
+
+    def evaluate(self, order: Order) -> Outcome:
+        """Held-out denoising loss of the order's weights.
+
+        Raises:
+            PolicyError: where the site or the run limits privacy: a loss without noise
+                tells of the patients it was measured on.
+        """
+        if self.config.privacy.epsilon > 0 or order.plan.privacy.enabled:
+            raise PolicyError(
+                f"{self.name} does not tell its held-out loss under differential "
+                "privacy; start the run with federation.evaluate=false"
+            )
+        bench, samples = self.bench(order.plan), self.heldout
+        bench.take(order.weights)
+        losses = heldout_losses(
+            bench.generator,
+            bench.schedule,
+            samples.latents,
+            map_text(bench.mapper, samples.embeddings),
+            draws=HELDOUT_DRAWS,
+            seed=order.plan.seed,
+        )
+        units = samples.units
+        return Outcome(state={}, units=units, loss_sum=units * losses.mean().item())
+
+    def install(self, order: Order, manifest: str) -> str:
+        """Install a release that came with its weights; returns its digest."""
+        told: Mapping[str, Any] = json.loads(manifest)
+        return install(
+            self.folder / "releases", self.bundle, order.plan, order.weights, told
+        )
+
+
+@lru_cache(maxsize=4)
+def _bundle(folder: str) -> Bundle:
+    if not folder:
+        raise BaseError("site.yaml names no base bundle; set base: /path/to/bundle")
+    return open_bundle(Path(folder))
+
+
+@lru_cache(maxsize=2)
+def _bench(folder: str, digest: str, plan: Plan, device: str) -> Workbench:
+    bundle = open_bundle(Path(folder), expect=digest)
+    return Workbench.open(bundle, plan, torch.device(device))
+
+
+def _read(source: SiteSource, folder: Path) -> Dataset:
+    root = (folder / source.root).resolve()
+    captions = (folder / source.captions).resolve() if source.captions else None
+    dataset = adapters.read(source.dataset, root, captions=captions)
+    if source.units is None:
+        return dataset
+    chosen = dataset.only(source.units)
+    if not chosen.records:
+        raise DataError(f"{root} holds none of the {len(source.units)} units listed")
+    return chosen
