@@ -16,9 +16,16 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vgmedgen.base import Bundle, open_bundle
+from vgmedgen.configfile import plan_from_json
 from vgmedgen.data import adapters, images, split
 from vgmedgen.data.records import Dataset
-from vgmedgen.errors import BaseError, ConfigError, DataError, PolicyError
+from vgmedgen.errors import (
+    BaseError,
+    ConfigError,
+    DataError,
+    PolicyError,
+    StateError,
+)
 from vgmedgen.evaluation.denoising import heldout_losses
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.plan import MOST_DELTA, MOST_EPSILON, Plan
@@ -26,7 +33,7 @@ from vgmedgen.privacy.facts import MIXED
 from vgmedgen.privacy.ledger import Ledger
 from vgmedgen.ranges import positive, within
 from vgmedgen.release.install import install
-from vgmedgen.training import accountable
+from vgmedgen.training import accountable, rounds
 from vgmedgen.training.align import map_text
 from vgmedgen.training.order import Order, Outcome
 from vgmedgen.training.rounds import Desk, Workbench
@@ -222,6 +229,23 @@ class Site:
             return outcome
         spent = ledger.spent(delta=order.plan.privacy.delta)
         return replace(outcome, epsilon=spent.epsilon)
+
+    def plan_of(self, run: str | None = None) -> Plan:
+        """The plan of a run that trained here; of the latest one by default.
+
+        Raises:
+            StateError: if no such run trained here.
+        """
+        found = sorted(
+            (self.folder / "runs").glob(f"{run or '*'}/{rounds.PLAN}"),
+            key=lambda path: path.stat().st_mtime,
+        )
+        if not found:
+            raise StateError(
+                f"no run{f' {run!r}' if run else ''} trained in {self.folder / 'runs'}; "
+                "an audit needs the plan of one"
+            )
+        return plan_from_json(found[-1].read_text())
 
     def evaluate(self, order: Order) -> Outcome:
         """Held-out denoising loss of the order's weights.

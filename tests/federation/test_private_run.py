@@ -163,3 +163,36 @@ def test_a_twin_without_dp_at_the_same_sites_is_refused_by_every_ledger(played):
         assert set(record["left_out"].values()) == {"VG41"}
         assert record["heldout_loss"] == {}
     assert [len(site.ledger().rows()) for site in sites] == before
+
+
+def test_the_report_sets_the_claim_beside_the_same_run_without_dp(bundle, tmp_path):
+    from typer.testing import CliRunner
+
+    from simulations.cli import app
+    from tests.conftest import MICRO, PRIVATE
+
+    run = tmp_path / "run"
+    words = [*MICRO, *PRIVATE, "study.without_dp=true", f"run.dir={run}"]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    report = json.loads((run / "report.json").read_text())
+    for site, models in report["heldout_denoising_loss"].items():
+        assert set(models) == {"base", "federated", "without_dp"}
+        told = report["privacy"]["sites"][site]
+        assert 0 < told["epsilon"] <= told["limit"] == 6
+        assert told["accountant"] == "PRV"
+    page = (run / "report.html").read_text()
+    assert "image-level" in page
+    assert "What is promised to each image" in page
+    for twin in (run / "without-dp" / "sites").glob("hospital-*"):
+        rows = [row for row in Site(twin).ledger().rows() if row.kind == "stage"]
+        assert all(row.facts["mechanisms"] is None for row in rows)
+
+
+def test_studies_that_would_train_the_patients_again_are_refused(private_micro):
+    from vgmedgen.errors import ConfigError
+
+    for study in ({"local": True}, {"alignment": True}):
+        asked = replace(private_micro.study, **study)
+        with pytest.raises(ConfigError, match="no budget"):
+            replace(private_micro, study=asked)

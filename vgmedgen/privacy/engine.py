@@ -116,9 +116,18 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]
     def add_noise(self) -> None:
         """Put the noised sum into `grad`."""
         deviation = self.noise_multiplier * self.max_grad_norm
+        weights = self.params
+        sizes = [weight.numel() for weight in weights]
+        # one call for all: small ones would cost several times as much
+        noise = self._secret.normal((sum(sizes),), deviation)
+        for weight, part in zip(weights, torch.split(noise, sizes), strict=True):
+            drawn = part.view_as(weight).to(weight.device)
+            weight.grad = weight.summed_grad + drawn
+
+    def scale_grad(self) -> None:
+        """Divide by the expected number of units, a public constant."""
         for weight in self.params:
-            noise = self._secret.normal(tuple(weight.shape), deviation)
-            weight.grad = weight.summed_grad + noise.to(weight.device)
+            weight.grad.div_(self.expected_batch_size)
 
 
 def step(

@@ -1,8 +1,8 @@
 """Gradients per privacy unit, in the one backward pass that training needs anyway.
 
-Opacus' hooks cost a third more time here and are silently wrong under gradient
-checkpointing. This does the book-keeping inside autograd instead, refuses what it has no
-rule for, and leaves clipping and noise to Opacus' optimiser, which reads `grad_sample`.
+Opacus' hooks take longer here and find nothing under gradient checkpointing. This does
+the book-keeping inside autograd instead, refuses what it has no rule for, and leaves
+clipping and noise to Opacus' optimiser, which reads `grad_sample`.
 """
 
 from collections.abc import Callable, Mapping

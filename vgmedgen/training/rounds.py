@@ -42,6 +42,7 @@ from vgmedgen.training.samples import Samples
 Arrays = Mapping[str, np.ndarray]
 
 OUTCOME = "outcome.safetensors"
+PLAN = "plan.json"  # of a run, beside its rounds, for whoever audits it
 
 
 @dataclass
@@ -117,6 +118,7 @@ def train(bench: Workbench, desk: Desk, order: Order) -> Outcome:
         return known
     if (folder / "order").is_file() and (folder / "order").read_text() != asked:
         shutil.rmtree(folder)
+    write_text(folder.parent / PLAN, order.plan.to_json())
     write_text(folder / "order", asked)
     bench.take(order.weights)
     seed = seed_of(order.plan.seed, desk.site, order.number)
