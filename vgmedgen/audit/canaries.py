@@ -1,0 +1,204 @@
+"""One-run audit: how many planted canaries can be told from those left out?
+
+Every canary is a fabricated unit. A coin of its own decides whether it trains; then the
+site's engine trains once under the claimed plan, and the attacker, who sees what every
+step released, guesses. What his luck proves of epsilon is in `statistics.one_run_bound`.
+Source: Steinke, Nasr and Jagielski 2023, arXiv 2305.08846.
+
+More canaries make a higher bound possible, yet the more there are for the weights that
+train, the more their directions overlap. The models that learn of them are copies and are
+thrown away.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from vgmedgen.audit.fabricated import fabricate
+from vgmedgen.audit.statistics import OneRun, Scores, best_one_run
+from vgmedgen.audit.trainer import Trace, Trainer, one_round
+from vgmedgen.dit import lora
+from vgmedgen.dit.objective import denoising_loss
+from vgmedgen.errors import TrainingError
+from vgmedgen.exchange.merge import trained_factor
+from vgmedgen.plan import Plan
+from vgmedgen.prior.model import VisualPrior
+from vgmedgen.privacy.plan import LORA, MAPPER
+from vgmedgen.privacy.randomness import Secret
+from vgmedgen.text.mapper import align_loss
+from vgmedgen.training.align import map_text, see
+from vgmedgen.training.loop import generator_of
+from vgmedgen.training.rounds import Workbench
+from vgmedgen.training.samples import Samples
+
+IMAGES = 2  # of each canary
+RIDGES = (0.3, 0.01)  # of the regression on all directions, which have length 1
+DRAWS = 8  # timesteps at which the attacker looks at a canary's gradient
+STAGES = {MAPPER: "align", LORA: "generate"}
+
+Losses = Callable[[], Iterator[Tensor]]
+"""Losses (images,) of one canary after the other, with the weights as they are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canaries:
+    """What planting canaries in one training proved."""
+
+    training: str  # mapper | generate
+    steps: int
+    proven: OneRun
+    scores: tuple[float, ...]
+    included: tuple[bool, ...]
+
+
+def plant(
+    trainer: Trainer,
+    training: str,
+    plan: Plan,
+    like: Samples,
+    folder: Path,
+    *,
+    count: int,
+    delta: float,
+    confidence: float = 0.95,
+) -> Canaries:
+    """Train once with half of the canaries, and guess which.
+
+    Args:
+        trainer: the engine under audit.
+        training: mapper or generate.
+        plan: of the run; all rounds of the stage are trained in one.
+        like: gives shapes and scales of the canaries.
+        folder: for their pixels; thrown away by the caller.
+        count: canaries.
+        delta: of the claim.
+        confidence: of the bound.
+
+    Raises:
+        TrainingError: if the training took no step.
+    """
+    canaries = fabricate(count, IMAGES, like, folder, seed=1)
+    included = coins(count)
+    names = sorted({record.unit for record in canaries.records})
+    joined = frozenset(n for n, here in zip(names, included, strict=True) if here)
+    stage = STAGES[training]
+    whole = one_round(plan, stage)
+    trace = trainer(canaries.of_units(joined), whole, stage).get(training)
+    if trace is None or not trace.segments:
+        raise TrainingError(f"the training '{training}' took no step: nothing to audit")
+    tried = score(trainer, training, plan, canaries, trace)
+    level = 1 - (1 - confidence) / len(tried)
+    judged = [
+        (best_one_run(scores, included, delta=delta, confidence=level), scores)
+        for scores in tried
+    ]
+    proven, scores = max(judged, key=lambda pair: (pair[0].epsilon, pair[0].correct))
+    return Canaries(
+        training=training,
+        steps=trace.count,
+        proven=proven,
+        scores=tuple(scores.tolist()),
+        included=tuple(bool(one) for one in included),
+    )
+
+
+def coins(count: int) -> NDArray[np.bool_]:
+    """Fair coins that no seed repeats; never all alike, so that a training can start."""
+    while True:
+        found: NDArray[np.bool_] = (Secret().uniform(count) < 0.5).numpy()  # noqa: PLR2004
+        if 0 < found.sum() < count:
+            return found
+
+
+def score(
+    trainer: Trainer, training: str, plan: Plan, canaries: Samples, trace: Trace
+) -> list[Scores]:
+    """How much of each canary's own direction is in what was released.
+
+    Its direction is its gradient where each segment of the training began, at unit
+    length as the clip leaves it, less what all canaries have in common. Where directions
+    overlap a canary is also seen in the others' share; ridge regression on all
+    directions at once takes that out, the more of it the less noise there is. Which is
+    best depends on the noise, so there is one set of scores for each of `RIDGES`.
+    """
+    bench = trainer.restart()
+    losses = (_mapper if training == MAPPER else _generator)(bench, plan, canaries)
+    weights = trained(bench, training, plan)
+    inner, overlap = torch.zeros(canaries.units), torch.zeros(())
+    for segment in trace.segments:
+        with torch.no_grad():
+            for weight, then in zip(weights, segment.weights, strict=True):
+                weight.copy_(then)
+        own = torch.stack([_flat(loss, weights) for loss in losses()])
+        own = functional.normalize(own, dim=1)
+        own -= own.mean(0)
+        inner = inner + (own @ segment.total).cpu()
+        overlap = overlap + (own @ own.T).cpu() / len(trace.segments)
+    scores = [inner.double()]
+    for ridge in RIDGES:
+        damped = overlap.double() + ridge * torch.eye(len(inner), dtype=torch.float64)
+        scores.append(torch.linalg.solve(damped, scores[0]))
+    return [one.numpy() for one in scores]
+
+
+def trained(bench: Workbench, training: str, plan: Plan) -> list[nn.Parameter]:
+    """What trains in the first round of a stage, in the engine's order."""
+    if training == MAPPER:
+        return list(bench.mapper.parameters())
+    factor = trained_factor(plan.merge, 1)
+    return [
+        weight
+        for name, weight in lora.parameters(bench.generator).items()
+        if factor is None or name.endswith(f".{factor}")
+    ]
+
+
+def _mapper(bench: Workbench, plan: Plan, canaries: Samples) -> Losses:
+    prior = VisualPrior.from_pretrained(bench.bundle.part("visual_prior"))
+    seen = see(prior.to(bench.device), canaries)
+
+    def losses() -> Iterator[Tensor]:
+        for rows in map(list, canaries.by_unit()):
+            yield align_loss(
+                bench.mapper,
+                canaries.embeddings[rows].to(bench.device),
+                seen.anatomy[rows].to(bench.device),
+                seen.style[rows].to(bench.device),
+                plan.align.decoder,
+            )
+
+    return losses
+
+
+def _generator(bench: Workbench, _: Plan, canaries: Samples) -> Losses:
+    told = map_text(bench.mapper, canaries.embeddings)
+    width = len(bench.schedule) // DRAWS
+
+    def losses() -> Iterator[Tensor]:
+        draw = generator_of(0, "canaries")
+        for unit in canaries.by_unit():
+            rows = torch.tensor(unit).repeat_interleave(DRAWS)
+            times = torch.arange(DRAWS).repeat(len(unit)) * width + width // 2
+            latents = canaries.latents[rows].to(bench.device)
+            yield denoising_loss(
+                bench.generator,
+                bench.schedule,
+                latents,
+                times.to(bench.device),
+                torch.randn(latents.shape, generator=draw).to(bench.device),
+                told.anatomy[rows].to(bench.device),
+                told.style[rows].to(bench.device),
+            )
+
+    return losses
+
+
+def _flat(loss: Tensor, weights: list[nn.Parameter]) -> Tensor:
+    parts = torch.autograd.grad(loss.mean(), weights)
+    return torch.cat([part.flatten() for part in parts])

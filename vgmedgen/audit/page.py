@@ -1,0 +1,362 @@
+"""The audit as one page that needs no other file, and as plain values for JSON."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vgmedgen.audit.canaries import Canaries
+from vgmedgen.audit.figures import file_picture, picture, two_histograms
+from vgmedgen.audit.membership import Membership
+from vgmedgen.audit.statistics import Interval
+from vgmedgen.audit.verdict import Evidence, Verdict
+from vgmedgen.evaluation import report
+from vgmedgen.evaluation.markup import Html, note, number, plain, section, table, tag
+from vgmedgen.plan import Plan
+
+WORDS = {
+    "green": "The claim stands",
+    "amber": "No claim",
+    "red": "Stop",
+}
+GLOSSARY = {
+    "Epsilon": "How far one unit's presence can move the odds of anything that leaves: "
+    "by a factor of at most e to the epsilon. 0 is no influence; 1 is a factor of 2.7, 3 "
+    "of 20, 8 of 3 000.",
+    "Unit": "What is protected whole: a patient, a lesion, or a single image.",
+    "Claim and lower bound": "The claim is computed from the noise and holds against "
+    "every attack. A lower bound is what one attack has shown. It must lie below the "
+    "claim; far below is usual.",
+    "AUC": "Chance that an attack ranks a unit that trained above one that did not. "
+    "0.5 is a coin.",
+    "TPR at 1 % FPR": "Share of the units that trained which are found, if 1 in 100 of "
+    "the others may be accused falsely.",
+    "Canary": "A made-up unit far from all data, planted in a copy of a training.",
+    "Clip and noise": "Each unit's share in a step is cut to a fixed length, then noise "
+    "of a fixed multiple of that length is added.",
+}
+
+
+def facts(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> dict[str, Any]:
+    """Everything behind the page, as plain JSON values."""
+    told: dict[str, Any] = {"site": site, "plan": plan.digest}
+    told["verdict"] = dataclasses.asdict(verdict)
+    for name in ("claim", "planned", "conformance", "membership", "canaries", "copies"):
+        told[name] = _values(getattr(found, name))
+    told["recovered"] = _values(
+        [
+            {f.name: getattr(one, f.name) for f in dataclasses.fields(one)}
+            for one in found.recovered
+        ]
+    )
+    told["skipped"] = list(found.skipped)
+    return told
+
+
+def page(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> str:
+    """The page as HTML, with style, figures and images inside."""
+    title = f"Privacy audit of {site}"
+    style = Path(report.__file__).with_name("report.css").read_text("utf-8")
+    style += Path(__file__).with_name("audit.css").read_text("utf-8")
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag(
+            "meta",
+            http_equiv="Content-Security-Policy",
+            content="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
+        ),
+        tag("title", title),
+        tag("style", Html(style)),
+    )
+    parts = (
+        _top(title, found, verdict),
+        _checks(found),
+        _canaries(found),
+        _membership(found),
+        _recovered(found),
+        _copies(found),
+        _glossary(),
+    )
+    foot = tag(
+        "footer",
+        tag("h2", "Where this page comes from"),
+        tag("p", f"Plan {plan.digest}. All numbers, unrounded, are in audit.json."),
+    )
+    body = tag("body", tag("main", *parts), foot)
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _top(title: str, found: Evidence, verdict: Verdict) -> Html:
+    why = tag("ul", *(tag("li", reason) for reason in verdict.reasons))
+    box = tag(
+        "div",
+        tag("span", f"{verdict.colour}: {WORDS[verdict.colour]}", class_="word"),
+        tag("p", tag("strong", verdict.headline), class_="lead"),
+        why if verdict.reasons else "",
+        class_=f"verdict {verdict.colour}",
+    )
+    care = tag(
+        "aside",
+        tag("h2", "Read with care"),
+        tag("ul", *(tag("li", caution) for caution in verdict.cautions)),
+        class_="care",
+    )
+    return tag(
+        "header",
+        tag(
+            "p", "For this hospital only: nothing on this page leaves it", class_="over"
+        ),
+        tag("h1", title),
+        box,
+        _figures(found, verdict),
+        care,
+    )
+
+
+def _figures(found: Evidence, verdict: Verdict) -> Html:
+    passed = sum(one.passed for one in found.conformance)
+    claim = found.claim
+    terms = "no claim" if claim is None else f"claimed epsilon, {claim.terms()}"
+    tiles: list[tuple[object, str]] = [
+        (number(claim.epsilon if claim else None, 2), terms),
+        (number(verdict.proven, 2), "epsilon that the strongest attack proves"),
+    ]
+    if found.conformance:
+        tiles.append((f"{passed} of {len(found.conformance)}", "checks of the engine"))
+    if found.membership:
+        best = max(one.auc.value for one in found.membership)
+        tiles.append((number(best, 2), "highest AUC of membership; 0.5 is a coin"))
+    if found.copies is not None:
+        tiles.append(
+            (
+                f"{found.copies.flagged} of {found.copies.images}",
+                "synthetic images flagged as near copies",
+            )
+        )
+    shown = (tag("li", tag("b", value), tag("span", words)) for value, words in tiles)
+    return tag("ul", *shown, class_="figures")
+
+
+def _checks(found: Evidence) -> Html:
+    title = "Does the engine do what the claim assumes?"
+    if not found.conformance:
+        return section("checks", title, note("Not checked: this run claims nothing."))
+    rows = (
+        (
+            one.name,
+            tag("span", "ok", class_="ok")
+            if one.passed
+            else tag("span", "FAILED", class_="fail"),
+            one.told,
+        )
+        for one in found.conformance
+    )
+    return section(
+        "checks",
+        title,
+        note(
+            "Real steps of the installed training, on made-up units, looked at just "
+            "before they move the weights. One failure and no epsilon holds."
+        ),
+        table("Exact checks", ("Check", "", "Found"), rows, words=(0, 1, 2)),
+    )
+
+
+def _canaries(found: Evidence) -> Html:
+    rows = (
+        (
+            one.training,
+            number(one.steps, 0),
+            number(one.proven.total, 0),
+            f"{one.proven.correct} of {one.proven.guesses}",
+            number(one.proven.epsilon, 2),
+            number(found.planned.epsilon if found.planned else None, 2),
+        )
+        for one in found.canaries
+    )
+    heads = (
+        "Training",
+        "Steps",
+        "Canaries",
+        "Guessed right",
+        "Proves epsilon of at least",
+        "Claimed",
+    )
+    return section(
+        "canaries",
+        "Planted canaries",
+        note(
+            "Made-up units far from all data, each planted with probability 1/2 in a "
+            "copy of the training under the plan's noise. The attacker sees every step "
+            "and guesses which were planted. (Steinke, Nasr and Jagielski 2023.)"
+        ),
+        table("One training each; the models were thrown away", heads, rows),
+        tag("div", *map(_planted, found.canaries), class_="twins"),
+    )
+
+
+def _planted(one: Canaries) -> Html:
+    pairs = list(zip(one.scores, one.included, strict=True))
+    return two_histograms(
+        [score for score, here in pairs if here],
+        [score for score, here in pairs if not here],
+        ("planted", "left out"),
+        f"score of a canary in the training '{one.training}', by share of canaries",
+    )
+
+
+def _interval(found: Interval) -> str:
+    return f"{plain(found.value, 3)} ({plain(found.low, 3)} to {plain(found.high, 3)})"
+
+
+def _membership(found: Evidence) -> Html:
+    rows = (
+        (
+            f"{one.attack}, {one.model}",
+            f"{one.members} / {one.others}",
+            _interval(one.auc),
+            _interval(one.found),
+            _interval(one.control),
+            number(one.epsilon, 2),
+        )
+        for one in found.membership
+    )
+    heads = (
+        "Losses of, model",
+        "Units in / out",
+        "AUC",
+        "TPR at 1 % FPR",
+        "AUC of the base (control)",
+        "Proves epsilon of at least",
+    )
+    if not found.membership:
+        return section("membership", "Membership", note("Not run."))
+    return section(
+        "membership",
+        "Can losses tell who trained?",
+        note(
+            "Score of a unit: its loss under the untouched base minus its loss under "
+            "the model. If training left no trace, both curves lie on each other."
+        ),
+        table("With 95 % intervals over units", heads, rows),
+        tag("div", *map(_who, found.membership), class_="twins"),
+    )
+
+
+def _who(one: Membership) -> Html:
+    return two_histograms(
+        one.scores[0],
+        one.scores[1],
+        ("trained on", "held out"),
+        f"score of a unit by its {one.attack}, {one.model}",
+    )
+
+
+def _recovered(found: Evidence) -> Html:
+    rows = []
+    for one in found.recovered:
+        shown = [picture(one.original, "original", "as the image codec keeps it")]
+        shown.append(
+            picture(one.open, "without DP", _match(one.open_match, one.open_psnr))
+        )
+        told = _match(one.guarded_match, one.guarded_psnr)
+        shown.append(picture(one.guarded, "with DP", told))
+        rows.append(tag("div", *shown, class_="triple"))
+    return section(
+        "recovered",
+        "What comes back from one update?",
+        note(
+            "The attacker's best case: one unit in the step; start weights, caption, "
+            "timestep and noise known; the gradient itself seen. He searches for an "
+            "image with the same gradient, once without DP and once with the clip and "
+            "noise of the plan. These are real patients of this site."
+        ),
+        *rows,
+    )
+
+
+def _match(correlation: float | None, peak: float | None) -> str:
+    if correlation is None:
+        return ""
+    return f"correlation {plain(correlation, 2)}, PSNR {plain(peak, 1)} dB"
+
+
+def _copies(found: Evidence) -> Html:
+    one = found.copies
+    title = "Are synthetic images copies?"
+    if one is None:
+        return section("copies", title, note("Not run: there are no synthetic images."))
+    pairs = (
+        tag(
+            "figure",
+            file_picture(pair.synthetic, synthetic=True),
+            file_picture(pair.training, synthetic=False),
+            tag(
+                "figcaption",
+                tag("span", "FLAGGED ", class_="fail") if pair.flagged else "",
+                f"{pair.synthetic.name}, nearest of unit {pair.unit}; distance "
+                f"{plain(pair.distance, 3)}",
+            ),
+            class_="pair",
+        )
+        for pair in one.worst
+    )
+    return section(
+        "copies",
+        title,
+        note(
+            "Distance of each synthetic image, mirrored or not, to the nearest training "
+            "image, free of tint and contrast. The dashed line is as near as the "
+            f"nearest {plain(100 * one.expected, 1)} % of held-out images come."
+        ),
+        tag(
+            "p",
+            f"{one.flagged} of {one.images} flagged: {plain(100 * one.share.value, 1)} % "
+            f"(95 % interval {plain(100 * one.share.low, 1)} to "
+            f"{plain(100 * one.share.high, 1)}); chance of as many if they were like "
+            f"held-out images: {plain(one.chance, 3)}.",
+        ),
+        two_histograms(
+            one.distances[0],
+            one.distances[1],
+            ("synthetic", "held out"),
+            "distance to the nearest training image, by share of images",
+            mark=one.threshold,
+        ),
+        tag("h3", "The nearest pairs"),
+        tag("div", *pairs, class_="pairs"),
+    )
+
+
+def _glossary() -> Html:
+    terms = (
+        tag("div", tag("dt", term), tag("dd", meaning))
+        for term, meaning in GLOSSARY.items()
+    )
+    return section(
+        "glossary", "How to read this page", tag("dl", *terms, class_="terms")
+    )
+
+
+def _values(value: object) -> Any:  # noqa: ANN401  # JSON
+    """Plain values; pictures are left out, and what is not finite becomes null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _values(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {
+            str(key): _values(entry)
+            for key, entry in value.items()
+            if not isinstance(entry, Tensor)
+        }
+    if isinstance(value, list | tuple):
+        return [_values(entry) for entry in value]
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
