@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 
-from vgmedgen.site import Site, load_config
 from simulations.run import simulate
 from simulations.sites import check_sources, make_pooled, make_sites
 from vgmedgen.config import Source
@@ -12,6 +11,7 @@ from vgmedgen.configfile import load_run
 from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of
 from vgmedgen.errors import ConfigError, DataError
+from vgmedgen.site import Site, load_config
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from opacus.accountants import PRVAccountant, RDPAccountant
+from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
 
 from vgmedgen.ranges import positive, within
 
@@ -77,6 +78,30 @@ def bound(mechanisms: Iterable[Mechanism], delta: float) -> float:
     """A looser bound than `spent`, by Renyi divergences, in milliseconds."""
     history = merged(mechanisms)
     return _rdp(history, delta) if history else 0.0
+
+
+def divergence(one: Mechanism, order: float) -> float:
+    """Renyi divergence of `order`: the cost that adds up over mechanisms."""
+    with _silent():
+        return float(
+            compute_rdp(
+                q=one.rate, noise_multiplier=one.noise, steps=one.steps, orders=order
+            )
+        )
+
+
+def best_order(mechanisms: Iterable[Mechanism], delta: float) -> float:
+    """The order whose divergence gives the tightest of the quick bounds."""
+    history = merged(mechanisms)
+    with _silent():
+        cost = sum(
+            compute_rdp(
+                q=one.rate, noise_multiplier=one.noise, steps=one.steps, orders=ORDERS
+            )
+            for one in history
+        )
+        _, order = get_privacy_spent(orders=ORDERS, rdp=cost, delta=delta)
+    return float(order)
 
 
 def merged(mechanisms: Iterable[Mechanism]) -> list[Mechanism]:

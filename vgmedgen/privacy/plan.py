@@ -6,13 +6,19 @@ One `PrivacyPlan` covers every round and stage of a run. It is made from what tr
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from vgmedgen.errors import ConfigError
 from vgmedgen.plan import MOST_DELTA, MOST_EPSILON, Plan, PrivacyConfig
-from vgmedgen.privacy.accountant import Mechanism, bound, spent
+from vgmedgen.privacy.accountant import (
+    Mechanism,
+    best_order,
+    bound,
+    divergence,
+    spent,
+)
 from vgmedgen.ranges import positive, within
 
 STRIDE = 250  # places of the grid, about an eighth of the noise
@@ -160,18 +166,9 @@ def _first_below(
 def _planned(plan: Plan) -> PrivacyPlan:
     ask = plan.privacy
     asked = _asked(plan)
-    weights = _weights(asked, ask)
-    total = sum(rounds * steps for _, rounds, steps, _ in asked.values())
-    # at one rate the cost of many steps goes about as steps / noise^2: noise in this
-    # ratio gives each training its share of the budget
-    factors = {
-        name: math.sqrt(rounds * steps / (total * weights[name]))
-        for name, (_, rounds, steps, _) in asked.items()
-    }
-    parts = tuple(
-        (factors[name], ask.rate, rounds * steps)
-        for name, (_, rounds, steps, _) in asked.items()
-    )
+    total = {name: rounds * steps for name, (_, rounds, steps, _) in asked.items()}
+    factors = _factors(asked, total, ask)
+    parts = tuple((factors[name], ask.rate, total[name]) for name in asked)
     scale = _calibrate(parts, ask.epsilon, ask.delta)
     trainings = {
         name: Training(
@@ -211,29 +208,39 @@ def _asked(plan: Plan) -> dict[str, tuple[str, int, int, float]]:
     return asked
 
 
-def _weights(
-    asked: Mapping[str, tuple[str, int, int, float]], ask: PrivacyConfig
+def _factors(
+    asked: Mapping[str, tuple[str, int, int, float]],
+    total: Mapping[str, int],
+    ask: PrivacyConfig,
 ) -> dict[str, float]:
-    """Share of the budget of every training; they sum to 1."""
-    steps = {name: rounds * count for name, (_, rounds, count, _) in asked.items()}
-    stages = {name: stage for name, (stage, _, _, _) in asked.items()}
-    total = sum(steps.values())
+    """Noise of every training as a multiple of one scale.
+
+    A stage's share is of the Renyi divergence at the order that counts, which adds up
+    over trainings; within a stage trainings share by their steps.
+    """
     if not ask.align_share:
-        return {name: count / total for name, count in steps.items()}
-    share = {"align": ask.align_share, "generate": 1 - ask.align_share}
-    of_stage = {stage: _sum(steps, stages, stage) for stage in share}
-    return {
-        name: share[stages[name]] * count / of_stage[stages[name]]
-        for name, count in steps.items()
-    }
+        return dict.fromkeys(asked, 1.0)
+    even = _calibrate(((1.0, ask.rate, sum(total.values())),), ask.epsilon, ask.delta)
+    whole = Mechanism(noise=even, rate=ask.rate, steps=sum(total.values()))
+    order = best_order([whole], ask.delta)
+    budget = divergence(whole, order)
+    of_stage = {"align": ask.align_share, "generate": 1 - ask.align_share}
+    stages = {name: stage for name, (stage, _, _, _) in asked.items()}
+    factors = {}
+    for name, steps in total.items():
+        beside = sum(n for other, n in total.items() if stages[other] == stages[name])
+        part = budget * of_stage[stages[name]] * steps / beside
+        factors[name] = _noise_costing(part, ask.rate, steps, order) / even
+    return factors
 
 
-def _sum(steps: Mapping[str, int], stages: Mapping[str, str], stage: str) -> int:
-    return sum(count for name, count in steps.items() if stages[name] == stage)
+def _noise_costing(budget: float, rate: float, steps: int, order: float) -> float:
+    """The smallest noise on the grid whose divergence is at most `budget`."""
 
+    def cost(place: int) -> float:
+        one = Mechanism(noise=_noise(place), rate=rate, steps=steps)
+        return -divergence(one, order)
 
-def described(mechanisms: Sequence[Mechanism]) -> str:
-    """Mechanisms in words, for a message."""
-    return " + ".join(
-        f"{m.steps} steps at noise {m.noise:.3g}, rate {m.rate:.3g}" for m in mechanisms
-    )
+    low = math.floor(math.log(LEAST_NOISE) / GRID)
+    high = math.ceil(math.log(MOST_NOISE) / GRID)
+    return _noise(low + bisect_left(range(low, high), -budget, key=cost))
