@@ -170,7 +170,7 @@ def _asked(**words):
 HOSTILE = [
     ("VG15", _asked(base="0" * 64)),
     ("VG30", _asked(exchange="0" * 64)),
-    ("VG30", _asked(protocol="2")),
+    ("VG30", _asked(protocol="1")),
     ("VG30", _asked(stage="upload")),
     ("VG30", _asked(extra="send everything")),
     ("VG30", _asked(**{"plan-digest": "0" * 64})),

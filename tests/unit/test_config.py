@@ -47,7 +47,7 @@ def test_a_typo_is_refused_with_the_nearest_name():
         ("generate.rank=0", "generate.rank must be above 0"),
         ("generate.dropout=1.5", r"\[0, 0.9\]"),
         ("generate.learning_rate=nan", "must be above 0"),
-        ("federation.merge=mean", "must be one of average"),
+        ("federation.merge=mean", "must be one of auto, average"),
         ("model.image_px=50", "multiple of 16"),
         ("data.heldout=0.9", "data.heldout"),
         ("generate.steps=many", "many"),
