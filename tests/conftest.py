@@ -84,6 +84,24 @@ def hospitals(micro, bundle, tmp_path_factory: pytest.TempPathFactory):
     return make_sites(micro, bundle, tmp_path_factory.mktemp("run"))
 
 
+@pytest.fixture(scope="session")
+def booked_ledger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a ledger of seven rows; read it, do not write."""
+    from tests.bookings import fill
+
+    folder = tmp_path_factory.mktemp("ledger")
+    fill(folder)
+    return folder
+
+
+@pytest.fixture
+def filled(booked_ledger: Path, tmp_path: Path):
+    """A copy of that ledger that the test may write."""
+    from tests.bookings import copied
+
+    return copied(booked_ledger, tmp_path / "site")
+
+
 PRIVATE = (
     "privacy.enabled=true",
     "privacy.epsilon=6",

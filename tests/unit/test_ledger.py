@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bookings import DELTA, UNITS, book, copied, cost, entry, fill
+from tests.bookings import DELTA, UNITS, book, cost, entry
 from vgmedgen.errors import BudgetError, ConfigError, PolicyError, StateError
 from vgmedgen.privacy.accountant import spent
 from vgmedgen.privacy.chain import hash_of
@@ -21,18 +21,6 @@ def ledger(tmp_path) -> Ledger:
     made = Ledger.create(tmp_path / "site", "site-a")
     made.cohort_for(UNITS, "patient")
     return made
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("template")
-    fill(folder)
-    return folder
-
-
-@pytest.fixture
-def filled(template, tmp_path) -> Ledger:
-    return copied(template, tmp_path / "site")
 
 
 def test_a_stage_is_on_disk_before_it_trains_and_epsilon_is_not(filled, tmp_path):

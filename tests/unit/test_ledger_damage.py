@@ -3,27 +3,14 @@
 import shutil
 import sqlite3
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
-from tests.bookings import UNITS, book, copied, entry, fill
+from tests.bookings import UNITS, book, entry
 from vgmedgen.errors import StateError
 from vgmedgen.privacy import chain as chain_module
 from vgmedgen.privacy.chain import SCHEMA, hash_of
 from vgmedgen.privacy.ledger import Ledger
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("template")
-    fill(folder)
-    return folder
-
-
-@pytest.fixture
-def filled(template, tmp_path) -> Ledger:
-    return copied(template, tmp_path / "site")
 
 
 def edit(ledger: Ledger, *statements: str) -> None:

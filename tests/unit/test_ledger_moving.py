@@ -1,26 +1,13 @@
 """A ledger moves to another machine, and never are there two that book."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
-from tests.bookings import DELTA, UNITS, book, copied, entry, fill
+from tests.bookings import DELTA, UNITS, book, entry
 from vgmedgen.errors import PolicyError, StateError
 from vgmedgen.privacy import chain as chain_module
 from vgmedgen.privacy.ledger import Ledger
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("template")
-    fill(folder)
-    return folder
-
-
-@pytest.fixture
-def filled(template, tmp_path) -> Ledger:
-    return copied(template, tmp_path / "site")
 
 
 def test_an_export_leaves_a_tombstone_and_is_adopted_once(filled, tmp_path):

@@ -14,7 +14,16 @@ from vgmedgen.audit.membership import Membership
 from vgmedgen.audit.statistics import Interval
 from vgmedgen.audit.verdict import Evidence, Verdict
 from vgmedgen.evaluation import report
-from vgmedgen.evaluation.markup import Html, note, number, plain, section, table, tag
+from vgmedgen.evaluation.markup import (
+    Html,
+    document,
+    note,
+    number,
+    plain,
+    section,
+    table,
+    tag,
+)
 from vgmedgen.plan import Plan
 
 WORDS = {
@@ -61,18 +70,6 @@ def page(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> str:
     title = f"Privacy audit of {site}"
     style = Path(report.__file__).with_name("report.css").read_text("utf-8")
     style += Path(__file__).with_name("audit.css").read_text("utf-8")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
-        ),
-        tag("title", title),
-        tag("style", Html(style)),
-    )
     parts = (
         _top(title, found, verdict),
         _checks(found),
@@ -87,8 +84,7 @@ def page(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> str:
         tag("h2", "Where this page comes from"),
         tag("p", f"Plan {plan.digest}. All numbers, unrounded, are in audit.json."),
     )
-    body = tag("body", tag("main", *parts), foot)
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+    return document(title, style, tag("main", *parts), foot)
 
 
 def _top(title: str, found: Evidence, verdict: Verdict) -> Html:

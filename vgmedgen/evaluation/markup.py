@@ -190,6 +190,25 @@ def brief(name: str, limit: int = 20) -> Html:
     return tag("abbr", f"{name[: limit - 1].rstrip()}…", title=name)
 
 
+def document(title: str, style: str, *body: object) -> str:
+    """A whole page that needs no other file."""
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        # The page fetches nothing and runs nothing, whatever a caption holds.
+        tag(
+            "meta",
+            http_equiv="Content-Security-Policy",
+            content="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
+        ),
+        tag("title", title),
+        tag("style", Html(style)),
+    )
+    page = tag("html", head, tag("body", *body), lang="en")
+    return f"<!doctype html>\n{page}\n"
+
+
 def section(anchor: str, title: str, *children: object) -> Html:
     """A titled part of the page that the list of contents can point to."""
     return tag("section", tag("h2", title), *children, id=anchor)

@@ -19,6 +19,7 @@ from vgmedgen.evaluation.gallery import gallery
 from vgmedgen.evaluation.markup import (
     DASH,
     Html,
+    document,
     known,
     mean,
     number,
@@ -110,21 +111,9 @@ def page(report: Mapping[str, Any], folder: Path) -> str:
         if part
     ]
     title = str(report.get("title") or "Report of a run")
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        # The page fetches nothing and runs nothing, whatever a caption holds.
-        tag(
-            "meta",
-            http_equiv="Content-Security-Policy",
-            content="default-src 'none'; img-src data:; style-src 'unsafe-inline'",
-        ),
-        tag("title", title),
-        tag("style", Html(Path(__file__).with_name("report.css").read_text("utf-8"))),
-    )
-    body = tag("body", tag("main", _top(report, title), *parts), _provenance(report))
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+    style = Path(__file__).with_name("report.css").read_text("utf-8")
+    main = tag("main", _top(report, title), *parts)
+    return document(title, style, main, _provenance(report))
 
 
 def _clean(value: object, folder: Path) -> object:
