@@ -212,7 +212,7 @@ class Site:
         """
         samples, limit = self.training, self.config.privacy
         if order.plan.privacy.enabled:
-            accountable.check(order, self.datasets, samples, self.name)
+            accountable.check(order, self.datasets, samples, self.members(), self.name)
         else:
             ask = order.plan.align if order.stage == "align" else order.plan.generate
             split.check_enough(samples.units, ask.batch, self.name)

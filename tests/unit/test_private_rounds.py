@@ -232,8 +232,10 @@ def changed(plan: Plan, **privacy) -> Plan:
 def test_data_that_cannot_keep_the_claim_is_refused(site, plan):
     samples, datasets = site.training, site.datasets
 
-    def check(plan=plan, datasets=datasets, samples=samples):
-        accountable.check(order(site, plan), datasets, samples, site.name)
+    def check(plan=plan, datasets=datasets, samples=samples, members=None):
+        members = members or site.members()
+        asked = order(site, plan)
+        accountable.check(asked, datasets, samples, members, site.name)
 
     check()
     with pytest.raises(PolicyError, match="a step expects"):
@@ -245,6 +247,9 @@ def test_data_that_cannot_keep_the_claim_is_refused(site, plan):
     with pytest.raises(PolicyError, match="protects each patient"):
         check(changed(plan, unit="patient"), datasets=weaker)
     other = Dataset("other", "", "patient" if kind != "patient" else "image", ())
+    twice = {**site.members(), "another name": next(iter(site.members().values()))}
+    with pytest.raises(DataError, match="share an image"):
+        check(members=twice)
     with pytest.raises(DataError, match="mixes units"):
         check(datasets=(*datasets, other))
 
@@ -268,7 +273,7 @@ def test_a_unit_that_holds_most_images_is_refused(site, plan):
     crowded = dataclasses.replace(samples, records=crowd)
     asked = order(site, changed(plan, batch=1, rate=1.0))
     with pytest.raises(DataError, match="more than half are one unit's"):
-        accountable.check(asked, site.datasets, crowded, site.name)
+        accountable.check(asked, site.datasets, crowded, site.members(), site.name)
 
 
 def test_added_patients_stop_the_run_until_a_cohort_is_opened(site, plan):

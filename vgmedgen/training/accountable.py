@@ -39,12 +39,24 @@ class Limit(Protocol):
 
 
 def check(
-    order: Order, datasets: Sequence[Dataset], samples: Samples, site: str
+    order: Order,
+    datasets: Sequence[Dataset],
+    samples: Samples,
+    members: Mapping[str, Sequence[str]],
+    site: str,
 ) -> None:
     """Refuse a round whose claim this site's data cannot keep.
 
+    Args:
+        order: of a run under DP.
+        datasets: of the site.
+        samples: those that train.
+        members: digests of every unit's images.
+        site: its name.
+
     Raises:
-        DataError: if sources have different units, or one unit most of the images.
+        DataError: if sources have different units, one unit has most of the images, or
+            two units share one.
         PolicyError: if the unit is weaker than the run's, a step would expect too few
             units, delta is too large for them, or the round is not in the plan.
     """
@@ -80,11 +92,23 @@ def check(
             f"unit '{unit}' holds {most} of the {len(samples)} images of site {site}; "
             "more than half are one unit's: check the column of units, or add data"
         )
+    _check_apart(members, site)
     if order.turn > _rounds(plan)[order.stage]:
         raise PolicyError(
             f"the order is for {order.stage} round {order.turn}, the run's plan and its "
             f"claim end at {_rounds(plan)[order.stage]}"
         )
+
+
+def _check_apart(members: Mapping[str, Sequence[str]], site: str) -> None:
+    owners: dict[str, str] = {}
+    for unit, images in sorted(members.items()):
+        for image in images:
+            if owners.setdefault(image, unit) != unit:
+                raise DataError(
+                    f"units '{owners[image]}' and '{unit}' of site {site} share an image: "
+                    "one person in two units would be protected half; give both one name"
+                )
 
 
 def check_history(ledger: Ledger, runs: Path) -> None:
