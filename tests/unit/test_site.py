@@ -209,3 +209,33 @@ def test_a_missing_site_file_or_base_is_named(tmp_path):
     (tmp_path / "site.yaml").write_text("name: a\nsources: [{}]")
     with pytest.raises(BaseError, match="base"):
         _ = Site(tmp_path).bundle
+
+
+def test_the_example_of_a_sites_file_is_one():
+    from vgmedgen.configfile import config_root
+
+    config = load_config(config_root() / "site.example.yaml")
+    assert config.privacy.epsilon == 8
+    assert config.sources[0].dataset == "table"
+
+
+@pytest.mark.parametrize(
+    "privacy",
+    [
+        "{epsilon: -1}",
+        "{epsilon: .nan}",
+        "{epsilon: 1000}",
+        "{delta: 0}",
+        "{delta: .nan}",
+        "{epsilonn: 1}",
+    ],
+)
+def test_a_limit_that_is_none_is_refused(tmp_path, privacy):
+    text = (
+        "name: a\nbase: /b\nsources: [{dataset: table, root: t.csv}]\n"
+        f"privacy: {privacy}\n"
+    )
+    (tmp_path / "site.yaml").write_text(text)
+    with pytest.raises(ConfigError) as refusal:
+        load_config(tmp_path / "site.yaml")
+    assert "\n" not in str(refusal.value)
