@@ -24,6 +24,7 @@ from vgmedgen.exchange import merge, payload
 from vgmedgen.exchange.merge import Update
 from vgmedgen.exchange.schema import UPLINK
 from vgmedgen.exchange.wire import Kind, size
+from vgmedgen.plan import PrivacyConfig
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Strategy:
             bytes_from=_sums(train.received, heldout.received),
         )
         self._registry.write(record, weights)
-        log.info("%s", told(record))
+        log.info("%s", told(record, self._launch.config.privacy))
         return weights
 
     def install(self, manifest: str, weights: Weights) -> dict[str, str]:
@@ -189,7 +190,7 @@ class Strategy:
         return {**weights, group: merged}
 
 
-def told(record: RoundRecord) -> str:
+def told(record: RoundRecord, privacy: PrivacyConfig) -> str:
     """A round in one line."""
     total = len(record.sites) + len(record.left_out)
     parts = [
@@ -202,8 +203,12 @@ def told(record: RoundRecord) -> str:
         parts.append("not counted, the weights stay")
     elif record.loss:
         parts.append(f"loss {fmean(record.loss.values()):.4f}")
-    elif record.epsilon:
-        parts.append(f"epsilon spent {max(record.epsilon.values()):.3g} at most")
+    elif privacy.enabled:
+        level = "image-level" if privacy.unit == "image" else f"per {privacy.unit}"
+        parts.append(
+            f"epsilon spent at most {max(record.epsilon.values()):.3g} ({level}, delta "
+            f"{privacy.delta:g}, by the ledger of the site that spent most, all its runs)"
+        )
     return ", ".join([*parts, f"{record.seconds:.1f} s"])
 
 
