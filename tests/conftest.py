@@ -108,6 +108,7 @@ PRIVATE = (
     "privacy.unit=image",
     "privacy.batch=3",
     "privacy.draws=2",
+    "generate.hffm=false",
 )
 """Overrides that put a micro run under differential privacy."""
 

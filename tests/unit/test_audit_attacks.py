@@ -275,6 +275,9 @@ def test_what_a_site_sent_last_is_put_into_the_base(hospital, micro):
         folder.mkdir(parents=True)
         moved = {name: array + 0.5 for name, array in states[group].items()}
         save_file(moved, folder / "outcome.safetensors")
+    (folder.parent / "plan.json").write_text(micro.plan.to_json())
+    other = dataclasses.replace(micro.plan, seed=99)
+    assert models.find(hospital.bundle, other, hospital.folder, None) == ()
     sent = models.find(hospital.bundle, micro.plan, hospital.folder, None)[0]
     name = next(iter(states["mapper"]))
     expected = torch.from_numpy(states["mapper"][name] + 0.5)

@@ -16,7 +16,7 @@ from vgmedgen.exchange.schema import UPLINK
 from vgmedgen.plan import Plan
 from vgmedgen.release.install import CURRENT, current
 from vgmedgen.text.mapper import TextMapper
-from vgmedgen.training.rounds import OUTCOME
+from vgmedgen.training.rounds import OUTCOME, PLAN
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,11 @@ def last_sent(bundle: Bundle, plan: Plan, runs: Path) -> Model | None:
 
     It is what the coordinator saw: nobody else's update is averaged in.
     """
-    sent = _newest(runs)
+    sent = _newest(runs, plan)
     if not sent:
         return None
     model = base_model(bundle)
-    ask = plan.generate
-    lora.attach(model.generator, ask.rank, ask.alpha, ask.targets, plan.seed)
+    lora.attach_by_plan(model.generator, plan)
     if "align" in sent:
         model.mapper.load_shared(sent["align"])
     if "generate" in sent:
@@ -109,9 +108,15 @@ def find(
     return tuple(found)
 
 
-def _newest(runs: Path) -> dict[str, Mapping[str, torch.Tensor]]:
-    """What was sent last, by stage, of the newest run."""
-    rounds = [path for path in runs.glob(f"*/round-*/{OUTCOME}") if path.is_file()]
+def _newest(runs: Path, plan: Plan) -> dict[str, Mapping[str, torch.Tensor]]:
+    """What was sent last, by stage, of the newest run of `plan`."""
+    told = plan.to_json()
+    rounds = [
+        path
+        for run in runs.glob(f"*/{PLAN}")
+        if run.read_text() == told
+        for path in run.parent.glob(f"round-*/{OUTCOME}")
+    ]
     if not rounds:
         return {}
     newest = max(rounds, key=lambda path: path.stat().st_mtime).parent.parent

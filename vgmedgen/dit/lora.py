@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from vgmedgen.dit.model import Generator, forget_origin
 from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_bytes, write_text
+from vgmedgen.plan import Plan
 
 ADAPTER = "default"  # peft's name for an adapter that nobody named
 CONFIG_FILE = "adapter_config.json"  # peft's names of what it loads
@@ -82,6 +83,12 @@ def attach(
                 weight.copy_(fresh)
             else:
                 weight.zero_()
+
+
+def attach_by_plan(generator: Generator, plan: Plan) -> None:
+    """`attach` what every site of a run attaches."""
+    ask = plan.generate
+    attach(generator, ask.rank, ask.alpha, ask.targets, plan.seed, hffm=ask.hffm)
 
 
 def parameters(generator: Generator) -> dict[str, nn.Parameter]:

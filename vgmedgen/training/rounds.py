@@ -62,10 +62,7 @@ class Workbench:
         prior = VisualPrior.from_pretrained(bundle.part("visual_prior"))
         mapper = TextMapper.from_pretrained(bundle.part("text_mapper"))
         generator = Generator.load(bundle.folder)
-        ask = plan.generate
-        lora.attach(
-            generator, ask.rank, ask.alpha, ask.targets, plan.seed, hffm=ask.hffm
-        )
+        lora.attach_by_plan(generator, plan)
         return cls(
             bundle,
             prior.to(device),
