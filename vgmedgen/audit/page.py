@@ -17,6 +17,7 @@ from vgmedgen.evaluation import report
 from vgmedgen.evaluation.markup import (
     Html,
     document,
+    glossary,
     note,
     number,
     plain,
@@ -77,7 +78,7 @@ def page(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> str:
         _membership(found),
         _recovered(found),
         _copies(found),
-        _glossary(),
+        glossary(GLOSSARY),
     )
     foot = tag(
         "footer",
@@ -326,16 +327,6 @@ def _copies(found: Evidence) -> Html:
         ),
         tag("h3", "The nearest pairs"),
         tag("div", *pairs, class_="pairs"),
-    )
-
-
-def _glossary() -> Html:
-    terms = (
-        tag("div", tag("dt", term), tag("dd", meaning))
-        for term, meaning in GLOSSARY.items()
-    )
-    return section(
-        "glossary", "How to read this page", tag("dl", *terms, class_="terms")
     )
 
 

@@ -6,7 +6,7 @@ name or a site name can never become markup.
 
 import html
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeGuard
 
 _WIDE = 8  # columns from which a table is set smaller on paper
@@ -212,3 +212,14 @@ def document(title: str, style: str, *body: object) -> str:
 def section(anchor: str, title: str, *children: object) -> Html:
     """A titled part of the page that the list of contents can point to."""
     return tag("section", tag("h2", title), *children, id=anchor)
+
+
+def glossary(meanings: Mapping[str, str]) -> Html:
+    """What the words of a page mean, at its end."""
+    terms = (
+        tag("div", tag("dt", term), tag("dd", meaning))
+        for term, meaning in meanings.items()
+    )
+    return section(
+        "glossary", "How to read this page", tag("dl", *terms, class_="terms")
+    )

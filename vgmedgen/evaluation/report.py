@@ -20,10 +20,10 @@ from vgmedgen.evaluation.markup import (
     DASH,
     Html,
     document,
+    glossary,
     known,
     mean,
     number,
-    section,
     size,
     tag,
 )
@@ -106,7 +106,7 @@ def page(report: Mapping[str, Any], folder: Path) -> str:
             lines.curves(report),
             course.rounds(report),
             course.seconds(report),
-            _glossary(),
+            glossary(GLOSSARY),
         )
         if part
     ]
@@ -203,16 +203,6 @@ def _figures(report: Mapping[str, Any]) -> Html:
         tiles.append((size(sent), "sent by a site per round, on average"))
     shown = (tag("li", tag("b", value), tag("span", words)) for value, words in tiles)
     return tag("ul", *shown, class_="figures") if tiles else Html()
-
-
-def _glossary() -> Html:
-    terms = (
-        tag("div", tag("dt", term), tag("dd", meaning))
-        for term, meaning in GLOSSARY.items()
-    )
-    return section(
-        "glossary", "How to read this page", tag("dl", *terms, class_="terms")
-    )
 
 
 def _provenance(report: Mapping[str, Any]) -> Html:
