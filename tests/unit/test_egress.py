@@ -1,5 +1,6 @@
 """The egress guard, handler by handler, without an engine."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,9 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client import egress
 from server import orders
-from tests.federation.toys import ToySite, client_of, prepare, toys
+from tests.federation.toys import ToySite, client_of, config, prepare, toys
 from vgmedgen.exchange.wire import Kind
+from vgmedgen.plan import PrivacyConfig
 
 CONTEXT = SimpleNamespace(node_config={"partition-id": 0})
 
@@ -124,3 +126,13 @@ def test_what_hides_beside_the_values_does_not_leave(ask):
     reply = guarded(handler)(ask())
     assert b"patient" not in reply.content["update"]["mapper"].data
     assert "patient" not in reply.metadata.group_id
+
+
+@pytest.mark.parametrize("kind", [Kind.TRAIN, Kind.EVALUATE])
+def test_a_loss_is_stopped_under_dp_whatever_the_site_answers(tmp_path, kind):
+    asked = replace(config(), privacy=PrivacyConfig(enabled=True))
+    launch = prepare(tmp_path, toys(), asked)
+    content = orders.order(launch, kind, 1, launch.start())
+    message = Message(content, 7, str(kind))
+    message.metadata.__dict__["_message_id"] = "m1"
+    assert good(message).error == Error(code=100, reason="VG30")
