@@ -76,6 +76,7 @@ def simulate(config: RunConfig) -> Done:
         sites = [Site(folder) for folder in make_sites(config, bundle, run)]
         for site in sites:
             log.info("%s: %d images prepared", site.name, len(site.samples))
+            site.check(config.plan)  # before anything trains, not once a round
     with clock.phase("federated training"):
         federate(config, bundle, sites, run)
     if config.study.without_dp:

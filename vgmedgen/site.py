@@ -200,6 +200,22 @@ class Site:
         """The exact tensors that may leave, built from the site's own base bundle."""
         return ExchangeSchema.of(self.bench(plan).states())
 
+    def check(self, plan: Plan) -> None:
+        """Refuse a run that this site's data cannot be trained by.
+
+        Raises:
+            DataError: if there are fewer units than a batch, or under DP units are mixed
+                or shared.
+            PolicyError: if the data cannot keep the run's claim.
+        """
+        samples = self.training
+        if plan.privacy.enabled:
+            members = self.members()
+            accountable.check(plan, self.datasets, samples, members, self.name)
+        else:
+            batch = max(plan.align.batch, plan.generate.batch)
+            split.check_enough(samples.units, batch, self.name)
+
     def train(self, order: Order) -> Outcome:
         """Train one round, after the ledger has booked it.
 
@@ -211,11 +227,9 @@ class Site:
             TrainingError: if a loss is not finite.
         """
         samples, limit = self.training, self.config.privacy
+        self.check(order.plan)
         if order.plan.privacy.enabled:
-            accountable.check(order, self.datasets, samples, self.members(), self.name)
-        else:
-            ask = order.plan.align if order.stage == "align" else order.plan.generate
-            split.check_enough(samples.units, ask.batch, self.name)
+            accountable.check_turn(order)
         bench = self.bench(order.plan)
         desk = Desk(self.name, samples, self.folder / "runs")
         ledger = self.ledger()

@@ -234,8 +234,7 @@ def test_data_that_cannot_keep_the_claim_is_refused(site, plan):
 
     def check(plan=plan, datasets=datasets, samples=samples, members=None):
         members = members or site.members()
-        asked = order(site, plan)
-        accountable.check(asked, datasets, samples, members, site.name)
+        accountable.check(plan, datasets, samples, members, site.name)
 
     check()
     with pytest.raises(PolicyError, match="a step expects"):
@@ -271,7 +270,7 @@ def test_a_unit_that_holds_most_images_is_refused(site, plan):
         for k, r in enumerate(samples.records)
     )
     crowded = dataclasses.replace(samples, records=crowd)
-    asked = order(site, changed(plan, batch=1, rate=1.0))
+    asked = changed(plan, batch=1, rate=1.0)
     with pytest.raises(DataError, match="more than half are one unit's"):
         accountable.check(asked, site.datasets, crowded, site.members(), site.name)
 

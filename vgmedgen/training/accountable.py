@@ -39,16 +39,16 @@ class Limit(Protocol):
 
 
 def check(
-    order: Order,
+    plan: Plan,
     datasets: Sequence[Dataset],
     samples: Samples,
     members: Mapping[str, Sequence[str]],
     site: str,
 ) -> None:
-    """Refuse a round whose claim this site's data cannot keep.
+    """Refuse a run under DP whose claim this site's data cannot keep.
 
     Args:
-        order: of a run under DP.
+        plan: of the run.
         datasets: of the site.
         samples: those that train.
         members: digests of every unit's images.
@@ -58,9 +58,8 @@ def check(
         DataError: if sources have different units, one unit has most of the images, or
             two units share one.
         PolicyError: if the unit is weaker than the run's, a step would expect too few
-            units, delta is too large for them, or the round is not in the plan.
+            units, or delta is too large for them.
     """
-    plan = order.plan
     ask = plan.privacy
     kinds = sorted({dataset.unit_kind for dataset in datasets})
     if len(kinds) > 1:
@@ -93,10 +92,19 @@ def check(
             "more than half are one unit's: check the column of units, or add data"
         )
     _check_apart(members, site)
-    if order.turn > _rounds(plan)[order.stage]:
+
+
+def check_turn(order: Order) -> None:
+    """Refuse a round under DP that is not in the run's plan, nor in its claim.
+
+    Raises:
+        PolicyError: with the round and the plan's last.
+    """
+    last = _rounds(order.plan)[order.stage]
+    if order.turn > last:
         raise PolicyError(
             f"the order is for {order.stage} round {order.turn}, the run's plan and its "
-            f"claim end at {_rounds(plan)[order.stage]}"
+            f"claim end at {last}"
         )
 
 
