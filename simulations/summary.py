@@ -21,6 +21,7 @@ from vgmedgen.base import Bundle
 from vgmedgen.config import RunConfig
 from vgmedgen.data import images
 from vgmedgen.evaluation.denoising import CaptionGap
+from vgmedgen.privacy.accountant import spent
 from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.release.verify import digest, verify
 from vgmedgen.site import Site
@@ -158,17 +159,18 @@ def privacy_of(config: RunConfig, sites: Sequence[Site]) -> dict[str, Any]:
     booked = {}
     for site in sites:
         limit = site.config.privacy
-        spent = site.ledger().spent(delta=limit.delta)
+        found = site.ledger().spent(delta=limit.delta)
         booked[site.name] = {
             "unit": site.unit_kind,
-            "epsilon": spent.epsilon,
+            "epsilon": found.epsilon,
             "limit": limit.epsilon,
-            "accountant": spent.accountant,
+            "accountant": found.accountant,
         }
     return {
         "epsilon": plan.epsilon,
         "delta": plan.delta,
         "unit": plan.unit,
+        "accountant": spent(plan.whole(), plan.delta).accountant,
         "trainings": [
             {
                 "name": name,

@@ -17,6 +17,7 @@ from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.site import Site
 from vgmedgen.training import accountable, rounds
 from vgmedgen.training.order import Order
+from vgmedgen.training.samples import prepare
 
 
 @pytest.fixture
@@ -161,6 +162,19 @@ def test_a_prior_trained_with_dp_is_booked_beside_the_mapper(site, plan):
     steps = sorted(m[2] for m in row.facts["mechanisms"])
     assert steps == sorted([plan.align.prior_steps, plan.align.mapper_steps])
     assert list(site.folder.glob("runs/**/prior.safetensors"))
+
+
+def test_what_is_prepared_of_a_unit_does_not_depend_on_the_others(site, tmp_path):
+    (dataset,) = site.datasets
+    few = prepare(dataset.only(dataset.units[::3]), site.bundle, tmp_path / "few")
+    whole = {record.id: row for row, record in enumerate(site.samples.records)}
+    rows = [whole[record.id] for record in few.records]
+    assert few.captions == tuple(site.samples.captions[row] for row in rows)
+    for name in ("latents", "embeddings"):
+        alone, among = getattr(few, name), getattr(site.samples, name)[rows]
+        assert torch.allclose(alone, among, atol=1e-5), "but for rounding"
+    seen = zip(few.pixels(range(len(few))), site.samples.pixels(rows), strict=True)
+    assert all(torch.equal(alone, among) for alone, among in seen)
 
 
 def test_no_heldout_loss_is_told(site, plan):

@@ -27,8 +27,8 @@ def claim(privacy: Mapping[str, Any]) -> str:
     """An epsilon with all that it needs to mean something."""
     return (
         f"ε ≤ {plain(privacy.get('epsilon'), 2)} ({LEVELS.get(privacy.get('unit', ''))}, "
-        f"δ = {privacy.get('delta'):g}, PRV accountant, all rounds and stages of this "
-        "run)"
+        f"δ = {privacy.get('delta'):g}, {privacy.get('accountant')} accountant, all "
+        "rounds and stages of this run)"
     )
 
 
