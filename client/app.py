@@ -14,6 +14,7 @@ from flwr.clientapp import ClientApp
 from client.contract import OpenSite, Site
 from client.egress import guard
 from client.ingress import order_of, plan_of, words_of
+from vgmedgen import __version__
 from vgmedgen.exchange.payload import check_names, pack
 from vgmedgen.exchange.wire import UP, Kind
 from vgmedgen.training.order import Order, Outcome
@@ -34,7 +35,12 @@ def build(open_site: OpenSite) -> ClientApp:
         site = open_site(context)
         words = words_of(message)
         digest = site.schema(plan_of(words)).digest
-        origin = {"run": words["run"], **_self(site), "exchange": digest}
+        origin = {
+            "run": words["run"],
+            **_self(site),
+            "exchange": digest,
+            "version": __version__,
+        }
         return _reply(message, origin)
 
     @app.train()

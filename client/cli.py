@@ -58,7 +58,7 @@ def ledger_show(
 
     from vgmedgen.privacy.ledger import Ledger
     from vgmedgen.privacy.statement import statement, told
-    from vgmedgen.site import load_config
+    from vgmedgen.siteconfig import load_config
 
     config = load_config(folder / "site.yaml")
     found = statement(
@@ -74,7 +74,7 @@ def ledger_show(
 def ledger_verify(folder: Folder) -> None:
     """Check every row, its place in the chain, and the lists of members."""
     from vgmedgen.privacy.ledger import Ledger
-    from vgmedgen.site import load_config
+    from vgmedgen.siteconfig import load_config
 
     name = load_config(folder / "site.yaml").name
     rows = Ledger.read(folder, name).verify()
@@ -88,7 +88,7 @@ def ledger_verify(folder: Folder) -> None:
 def ledger_rows(folder: Folder) -> None:
     """Print all facts as JSON lines, for an accountant of your own choice."""
     from vgmedgen.privacy.ledger import Ledger
-    from vgmedgen.site import load_config
+    from vgmedgen.siteconfig import load_config
 
     name = load_config(folder / "site.yaml").name
     print(Ledger.read(folder, name).to_json(), end="")
@@ -127,7 +127,7 @@ def ledger_export(
 ) -> None:
     """Move the ledger out; nothing is booked here from then on."""
     from vgmedgen.privacy.ledger import Ledger
-    from vgmedgen.site import load_config
+    from vgmedgen.siteconfig import load_config
 
     name = load_config(folder / "site.yaml").name
     Ledger.read(folder, name).export(out)
@@ -143,7 +143,7 @@ def ledger_adopt(
 ) -> None:
     """Install an exported ledger in the site's new folder; it works once."""
     from vgmedgen.privacy.ledger import Ledger
-    from vgmedgen.site import load_config
+    from vgmedgen.siteconfig import load_config
 
     name = load_config(folder / "site.yaml").name
     rows = Ledger.adopt(file, folder, name).rows()

@@ -6,9 +6,9 @@ weights and the schema beside the file.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,8 +17,10 @@ from vgmedgen import configfile
 from vgmedgen.base import Bundle
 from vgmedgen.config import RunConfig
 from vgmedgen.errors import StateError
-from vgmedgen.exchange.schema import ExchangeSchema
+from vgmedgen.exchange.schema import PROTOCOL, ExchangeSchema
 from vgmedgen.files import write_bytes, write_text
+from vgmedgen.trust import warrant
+from vgmedgen.trust.signing import SigningKey
 
 FOLDER = "launch"
 FILE = "launch.json"
@@ -37,6 +39,10 @@ class Launch:
     base_digest: str
     schema: ExchangeSchema
     sites: int = 0  # sites to wait for before round 1; 0 waits for min_sites only
+    coordinator: str = ""  # public signing key; empty in a simulation
+    signature: str = ""  # of `asked`, by that key
+    nodes: Mapping[str, str] = field(default_factory=dict)  # site -> its node's public
+    # key, hex; empty in a simulation: any node may then take any name
 
     @classmethod
     def prepare(
@@ -48,6 +54,8 @@ class Launch:
         bundle: Bundle,
         weights: Weights,
         sites: int = 0,
+        key: SigningKey | None = None,
+        nodes: Mapping[str, str] | None = None,
     ) -> Self:
         """Write everything a server needs below `folder`, and return it.
 
@@ -58,6 +66,8 @@ class Launch:
             bundle: the base that the run trains on.
             weights: both groups as every site starts from them, float32.
             sites: to wait for before round 1.
+            key: signs what the run asks; None in a simulation.
+            nodes: site -> public key of its node, hex; None in a simulation.
 
         Raises:
             StateError: if the disk is full or not writable.
@@ -70,10 +80,27 @@ class Launch:
             base_digest=bundle.digest,
             schema=ExchangeSchema.of(weights),
             sites=sites,
+            nodes=nodes or {},
         )
+        if key is not None:
+            launch = replace(
+                launch,
+                coordinator=key.public,
+                signature=warrant.sign(key, launch.asked()),
+            )
         write_bytes(launch.path.with_name(START), to_bytes(weights))
         launch.save()
         return launch
+
+    def asked(self) -> dict[str, str]:
+        """What every message says of the run, and the coordinator signs."""
+        return {
+            "protocol": PROTOCOL,
+            "run": self.run,
+            "base": self.base_digest,
+            "exchange": self.schema.digest,
+            "plan-digest": self.config.plan.digest,
+        }
 
     @property
     def path(self) -> Path:
@@ -90,6 +117,9 @@ class Launch:
             "base-digest": self.base_digest,
             "schema": self.schema.to_json(),
             "sites": self.sites,
+            "coordinator": self.coordinator,
+            "signature": self.signature,
+            "nodes": dict(self.nodes),
         }
         write_text(self.path, json.dumps(facts, indent=2))
 
@@ -101,7 +131,7 @@ class Launch:
             StateError: if it is missing or damaged.
         """
         try:
-            facts: Mapping[str, object] = json.loads(path.read_text())
+            facts: Mapping[str, Any] = json.loads(path.read_text())
             return cls(
                 run=str(facts["run"]),
                 folder=path.parent.parent,
@@ -109,7 +139,10 @@ class Launch:
                 base=Path(str(facts["base"])),
                 base_digest=str(facts["base-digest"]),
                 schema=ExchangeSchema.from_json(str(facts["schema"])),
-                sites=int(str(facts["sites"])),
+                sites=int(facts["sites"]),
+                coordinator=str(facts["coordinator"]),
+                signature=str(facts["signature"]),
+                nodes=dict(facts["nodes"]),
             )
         except (OSError, ValueError, KeyError, TypeError):
             raise StateError(

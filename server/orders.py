@@ -5,7 +5,6 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from server.launch import Launch
 from server.weights import Weights
 from vgmedgen.exchange.payload import pack
-from vgmedgen.exchange.schema import PROTOCOL
 from vgmedgen.exchange.wire import DOWN, Kind
 
 
@@ -51,12 +50,9 @@ def round_words(launch: Launch, number: int) -> dict[str, str]:
 
 
 def _words(launch: Launch) -> dict[str, str]:
-    plan = launch.config.plan
     return {
-        "protocol": PROTOCOL,
-        "run": launch.run,
-        "base": launch.base_digest,
-        "exchange": launch.schema.digest,
-        "plan": plan.to_json(),
-        "plan-digest": plan.digest,
+        **launch.asked(),
+        "plan": launch.config.plan.to_json(),
+        "coordinator": launch.coordinator,
+        "signature": launch.signature,
     }

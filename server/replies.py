@@ -73,8 +73,12 @@ def read(reply: Message, expected: Expected) -> Accepted:
     for name, truth in asked.items():
         if words.get(name, truth) != truth:
             raise ExchangeError(f"the reply answers another {name}")
-    listed = numbers_of(launch.config.privacy.enabled)
-    numbers = form.read_numbers(content, listed) if form.numbers else {}
+    numbers: dict[str, float] = {}
+    if form.numbers:
+        private = launch.config.privacy.enabled
+        # without DP it is the site's to say whether its loss is told
+        told = "loss-sum" in content.metric_records[form.numbers]
+        numbers = form.read_numbers(content, numbers_of(private or not told))
     state: dict[str, np.ndarray] = {}
     if form.arrays:
         if numbers["num-units"] < 1:

@@ -38,7 +38,7 @@ Overrides = Annotated[
 
 
 def run_cli(start: Callable[[], object], name: str) -> None:
-    """Run a command line; turn our errors into one line and exit code 1."""
+    """Run a command line; turn our errors into one line and an exit code."""
     # neither a hub nor a usage statistic may be asked for, whatever a library thinks
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -53,7 +53,7 @@ def run_cli(start: Callable[[], object], name: str) -> None:
         start()
     except VGMedGenError as error:
         print(f"{name}: {error} [{error.code}]", file=sys.stderr)
-        raise SystemExit(1) from None
+        raise SystemExit(error.exit_code) from None
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def load_run(overrides: Sequence[str] = (), *, root: Path | None = None) -> RunC
         layers.append(OmegaConf.from_dotlist(rest))
     except OmegaConfBaseException as error:
         raise ConfigError(f"cannot read the overrides: {error}") from None
-    return _fill(RunConfig, layers)
+    return fill(RunConfig, layers)
 
 
 def save(config: RunConfig, path: Path) -> None:
@@ -75,7 +75,7 @@ def save(config: RunConfig, path: Path) -> None:
 
 def load_file(path: Path) -> RunConfig:
     """Read a resolved run as written by `save`."""
-    return _fill(RunConfig, [OmegaConf.load(path)])
+    return fill(RunConfig, [OmegaConf.load(path)])
 
 
 def plan_from_json(text: str) -> Plan:
@@ -90,7 +90,7 @@ def plan_from_json(text: str) -> Plan:
         raise ConfigError(f"the plan is not JSON: {error}") from None
     if not isinstance(values, dict):
         raise ConfigError("the plan is not a JSON object")
-    return _fill(Plan, [OmegaConf.create(values)])
+    return fill(Plan, [OmegaConf.create(values)])
 
 
 def _picks(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -123,7 +123,12 @@ def _read(root: Path, *parts: str) -> DictConfig:
     return found
 
 
-def _fill(schema: type[T], layers: Sequence[object]) -> T:
+def fill(schema: type[T], layers: Sequence[object]) -> T:
+    """An instance of the dataclass `schema`, from layers of which the last one wins.
+
+    Raises:
+        ConfigError: for an unknown key, with the nearest name, or a value out of range.
+    """
     merged = OmegaConf.structured(schema)
     try:
         for layer in layers:

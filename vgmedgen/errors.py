@@ -7,10 +7,16 @@ VGMedGenError        VG00  anything unforeseen
 ├── DataError        VG20  a site's images, masks or captions are unusable
 ├── ExchangeError    VG30  a payload does not match the exchange schema
 ├── PolicyError      VG40  the run asks for more than the site allows
-│   └── BudgetError  VG41  the site has less privacy left than the run would spend
+│   ├── BudgetError  VG41  the site has less privacy left than the run would spend
+│   ├── ApprovalError VG42 the site's data officer has not approved the run
+│   ├── NotNowError  VG43  outside the site's hours, or its rounds of the day are used up
+│   ├── DryRunError  VG44  the site only shows what would leave; nothing is sent
+│   └── ReplayError  VG45  an order that the site has left behind, or answered otherwise
 ├── TrainingError    VG50  local training stopped
 ├── StateError       VG55  state could not be written or read back
-└── ReleaseError     VG60  a release is incomplete, changed or not for this base
+├── ReleaseError     VG60  a release is incomplete, changed or not for this base
+├── TrustError       VG70  a key, certificate or signature cannot be used or trusted
+└── UnreachableError VG75  the other side does not answer (exit code 4)
 ```
 
 A message says what was found, where, the limit, and what to do next, in one line. It
@@ -22,6 +28,7 @@ class VGMedGenError(Exception):
     """Base of every error that a user can do something about."""
 
     code = "VG00"
+    exit_code = 1  # of a command that ends with it
 
 
 class ConfigError(VGMedGenError):
@@ -60,6 +67,30 @@ class BudgetError(PolicyError):
     code = "VG41"
 
 
+class ApprovalError(PolicyError):
+    """The run waits for, or was denied, the approval of the site's data officer."""
+
+    code = "VG42"
+
+
+class NotNowError(PolicyError):
+    """The site serves no run at this hour, or no more rounds today."""
+
+    code = "VG43"
+
+
+class DryRunError(PolicyError):
+    """The site trains only to show what would leave; nothing is sent."""
+
+    code = "VG44"
+
+
+class ReplayError(PolicyError):
+    """An order for a round that the site has left behind, or answered otherwise."""
+
+    code = "VG45"
+
+
 class TrainingError(VGMedGenError):
     """Local training stopped; nothing was saved or sent."""
 
@@ -76,3 +107,16 @@ class ReleaseError(VGMedGenError):
     """A release is incomplete, changed, or made for another base."""
 
     code = "VG60"
+
+
+class TrustError(VGMedGenError):
+    """A key, a certificate or a signature cannot be used, or is not trusted here."""
+
+    code = "VG70"
+
+
+class UnreachableError(VGMedGenError):
+    """The other side does not answer."""
+
+    code = "VG75"
+    exit_code = 4

@@ -6,33 +6,25 @@ folder: prepared samples, one folder per round, releases, the ledger.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from vgmedgen.base import Bundle, open_bundle
 from vgmedgen.configfile import plan_from_json
 from vgmedgen.data import adapters, images, split
 from vgmedgen.data.records import Dataset
-from vgmedgen.errors import (
-    BaseError,
-    ConfigError,
-    DataError,
-    PolicyError,
-    StateError,
-)
+from vgmedgen.errors import BaseError, DataError, PolicyError, StateError
 from vgmedgen.evaluation.denoising import heldout_losses
 from vgmedgen.exchange.schema import ExchangeSchema
-from vgmedgen.plan import MOST_DELTA, MOST_EPSILON, Plan
+from vgmedgen.plan import Plan
 from vgmedgen.privacy.facts import MIXED
 from vgmedgen.privacy.ledger import Ledger
-from vgmedgen.ranges import positive, within
 from vgmedgen.release.install import install
+from vgmedgen.siteconfig import SiteSource, load_config
 from vgmedgen.training import accountable, rounds
 from vgmedgen.training.align import map_text
 from vgmedgen.training.order import Order, Outcome
@@ -40,74 +32,6 @@ from vgmedgen.training.rounds import Desk, Workbench
 from vgmedgen.training.samples import Samples, join, prepare
 
 HELDOUT_DRAWS = 8  # timesteps per held-out image
-
-
-@dataclass(frozen=True, kw_only=True)
-class SiteSource:
-    """One dataset at a site."""
-
-    dataset: str = "table"  # adapter: ham10000, busi, kvasir-seg, table
-    root: str = ""  # folder of the dataset, or the csv of a table
-    captions: str = ""  # csv that replaces captions
-    units: list[str] | None = None  # only these units; None takes all
-
-
-@dataclass(frozen=True, kw_only=True)
-class SitePrivacy:
-    """How much privacy this hospital lets its patients lose, over all runs."""
-
-    epsilon: float = 0.0  # limit per unit; 0: no run with DP, and no bound without
-    delta: float = 1e-5  # at which epsilon is counted
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        within("site privacy", 0, MOST_EPSILON, epsilon=self.epsilon)
-        positive("site privacy", delta=self.delta)
-        within("site privacy", 0, MOST_DELTA, delta=self.delta)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SiteConfig:
-    """What `site.yaml` says; only the hospital writes it."""
-
-    name: str = ""  # pseudonym in every reply: lower case, digits, hyphens
-    base: str = ""  # folder of the base bundle
-    sources: list[SiteSource] = field(default_factory=list)
-    heldout: float = 0.2  # share of the units that never trains
-    heldout_seed: int = 0
-    heldout_units: list[str] | None = None  # exactly these units instead
-    privacy: SitePrivacy = field(default_factory=SitePrivacy)
-    device: str = "auto"  # auto | cpu | cuda
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without opening data."""
-        if not self.name or not set(self.name) <= set(
-            "abcdefghijklmnopqrstuvwxyz0123456789-"
-        ):
-            raise ConfigError(
-                f"site name '{self.name}' must be lower-case letters, digits and hyphens"
-            )
-        within("site", 0.05, 0.5, heldout=self.heldout)
-        if not self.sources:
-            raise ConfigError("site.yaml names no data; add an entry under sources")
-
-
-def load_config(path: Path) -> SiteConfig:
-    """Read `site.yaml`.
-
-    Raises:
-        ConfigError: if it is missing, has an unknown key or a value out of range.
-    """
-    if not path.is_file():
-        raise ConfigError(f"there is no {path}; a site's folder needs a site.yaml")
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(SiteConfig), OmegaConf.load(path))
-        found: Any = OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"{path}: {first}") from None
-    config: SiteConfig = found
-    return config
 
 
 class Site:
@@ -121,7 +45,7 @@ class Site:
     @cached_property
     def bundle(self) -> Bundle:
         """The base bundle, every byte of it checked once per process."""
-        return _bundle(self.config.base)
+        return _bundle(self.config.base, self.config.base_digest)
 
     @property
     def base_digest(self) -> str:
@@ -295,10 +219,10 @@ class Site:
 
 
 @lru_cache(maxsize=4)
-def _bundle(folder: str) -> Bundle:
+def _bundle(folder: str, digest: str) -> Bundle:
     if not folder:
         raise BaseError("site.yaml names no base bundle; set base: /path/to/bundle")
-    return open_bundle(Path(folder))
+    return open_bundle(Path(folder), expect=digest)
 
 
 @lru_cache(maxsize=2)

@@ -7,26 +7,26 @@ from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.exchange.wire import DOWN, UP, Kind
 
 GOLDEN = """
-protocol 2, tensors float16, flat, sorted by name
+protocol 3, tensors float16, flat, sorted by name
 
 down query.hello
-  order    base exchange plan plan-digest protocol run
+  order    base coordinator exchange plan plan-digest protocol run signature
 down train
-  order    base exchange plan plan-digest protocol round run stage turn
+  order    base coordinator exchange plan plan-digest protocol round run signature stage turn
   weights  mapper lora
 down evaluate
-  order    base exchange plan plan-digest protocol round run stage turn
+  order    base coordinator exchange plan plan-digest protocol round run signature stage turn
   weights  mapper lora
 down query.install
-  order    base exchange manifest plan plan-digest protocol round run stage turn
+  order    base coordinator exchange manifest plan plan-digest protocol round run signature stage turn
   weights  mapper lora
 
 up   query.hello
-  origin   base exchange run site
+  origin   base exchange run site version
 up   train
   origin   base exchange round run site stage
   numbers  num-units loss-sum epsilon-spent
-  with DP  num-units epsilon-spent
+  with DP  num-units epsilon-spent, and so without DP where the site withholds losses
   update   align: mapper, generate: lora
 up   evaluate
   origin   base exchange round run site stage
@@ -45,11 +45,12 @@ at most
 """
 
 PRIVATE = {
-    Kind.TRAIN: " ".join(schema.numbers_of(True)),
+    Kind.TRAIN: " ".join(schema.numbers_of(True))
+    + ", and so without DP where the site withholds losses",
     Kind.EVALUATE: "nothing: it is neither asked nor answered",
 }
 
-DIGEST = "088f94fdf4cc433f80bce19efe74539d2e9e9a61a2863267b53042a3a8b690fe"
+DIGEST = "4244a6558f79312f82b745aa4cd7ab74bc4bec5ccfb2333005b3e9659f205cdb"
 
 
 def told():

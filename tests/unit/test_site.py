@@ -9,7 +9,8 @@ from flwr.app import Context, RecordDict
 
 from client.site import open_site
 from vgmedgen.errors import BaseError, ConfigError, DataError, TrainingError
-from vgmedgen.site import Site, load_config
+from vgmedgen.site import Site
+from vgmedgen.siteconfig import load_config
 from vgmedgen.training import rounds
 from vgmedgen.training.order import Order
 

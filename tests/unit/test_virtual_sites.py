@@ -11,7 +11,8 @@ from vgmedgen.configfile import load_run
 from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of
 from vgmedgen.errors import ConfigError, DataError
-from vgmedgen.site import Site, load_config
+from vgmedgen.site import Site
+from vgmedgen.siteconfig import load_config
 
 
 @pytest.fixture(scope="module")

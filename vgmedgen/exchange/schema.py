@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from vgmedgen.errors import ExchangeError
 from vgmedgen.ranges import digest_of
 
-PROTOCOL = "2"  # version of the messages; both sides must have the same
+PROTOCOL = "3"  # version of the messages; both sides must have the same
 SITE_ERROR = 100  # Flower error code of a reply that carries one of our codes as reason
 CODE = "VG[0-9]{2}"  # form of an error code, the only thing an error may say
 DTYPE = "float16"  # of every tensor on the wire
@@ -50,6 +50,9 @@ WORDS: Mapping[str, str] = {
     "plan": r"\{[ -~]{0,8000}\}",
     "plan-digest": _DIGEST,
     "manifest": r"\{[ -~\n]{0,1000000}\}",
+    "coordinator": f"({_DIGEST})?",  # public signing key; empty where nobody signs
+    "signature": "([0-9a-f]{128})?",
+    "version": "[0-9A-Za-z.+-]{1,40}",  # of this package
 }
 
 _NAME = re.compile("[A-Za-z0-9_]+(\\.[A-Za-z0-9_]+)*")
@@ -57,9 +60,14 @@ _LONGEST_NAME = 200  # characters
 _MOST_DIMENSIONS = 8
 
 
-def numbers_of(private: bool) -> tuple[str, ...]:
-    """The numbers of a reply to a train order, with differential privacy or without."""
-    return PRIVATE_NUMBERS if private else NUMBERS
+def numbers_of(withheld: bool) -> tuple[str, ...]:
+    """The numbers of a reply to a train order.
+
+    Args:
+        withheld: whether losses stay at the site: always under differential privacy, and
+            wherever the site's policy says so.
+    """
+    return PRIVATE_NUMBERS if withheld else NUMBERS
 
 
 class Shaped(Protocol):

@@ -118,7 +118,18 @@ class Form:
         return check_numbers(content.metric_records[self.numbers], listed)
 
 
-_ASKED = frozenset({"protocol", "run", "base", "exchange", "plan", "plan-digest"})
+_ASKED = frozenset(
+    {
+        "protocol",
+        "run",
+        "base",
+        "exchange",
+        "plan",
+        "plan-digest",
+        "coordinator",
+        "signature",
+    }
+)
 _ROUND = frozenset({"round", "turn", "stage"})
 _ORIGIN = frozenset({"site", "run", "base", "exchange"})
 _ANSWERED = _ORIGIN | {"round", "stage"}
@@ -132,7 +143,7 @@ DOWN: Mapping[Kind, Form] = {
     ),
 }
 UP: Mapping[Kind, Form] = {
-    Kind.HELLO: Form(record="origin", words=_ORIGIN),
+    Kind.HELLO: Form(record="origin", words=_ORIGIN | {"version"}),
     Kind.TRAIN: Form(
         record="origin", words=_ANSWERED, arrays="update", numbers="numbers"
     ),

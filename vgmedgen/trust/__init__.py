@@ -1,0 +1,1 @@
+"""Keys, signatures, and a log that shows when it was changed."""
