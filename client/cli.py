@@ -1,18 +1,18 @@
 """`vgmedgen-client`: what a hospital does on its own machine.
 
-Exit 0 done, 1 refused (one line: what, where, limit, what to do, code), 2 misuse. Heavy
-imports happen inside the verbs, so that `--help` stays fast.
+Exit 0 done, 1 refused (one line: what, where, limit, what to do, code), 2 misuse, 4 the
+coordinator does not answer. Heavy imports happen inside the verbs, so that `--help` stays
+fast.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from client.ledger.cli import app as ledger
 from vgmedgen.cli import run_cli
-
-if TYPE_CHECKING:
-    from vgmedgen.plan import Plan
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,12 +21,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="What a hospital does on its own machine.",
 )
-ledger = typer.Typer(
-    no_args_is_help=True, help="What this site has spent of its units' privacy."
-)
+policy = typer.Typer(no_args_is_help=True, help="What this site lets a run do.")
+audit = typer.Typer(no_args_is_help=True, help="What came in and went out, in a chain.")
+app.add_typer(policy, name="policy")
 app.add_typer(ledger, name="ledger")
+app.add_typer(audit, name="audit")
 
-Folder = Annotated[Path, typer.Argument(help="the site's folder, with its site.yaml")]
+Where = Annotated[
+    Path, typer.Option("--site", help="the site's site.yaml, or the folder it lies in")
+]
+By = Annotated[
+    str, typer.Option("--by", help="who decides; default: the name of the login")
+]
+Run = Annotated[str, typer.Argument(help="id of the run")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+HERE = Path("site.yaml")
 
 
 @app.callback()
@@ -39,126 +48,239 @@ def main() -> None:
     run_cli(app, "vgmedgen-client")
 
 
-@ledger.command(
-    "show",
-    epilog="example: vgmedgen-client ledger show /srv/site --for run.yaml",
-)
-def ledger_show(
-    folder: Folder,
-    planned: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--for", help="what a run would cost: its run.yaml, or key=value, repeated"
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
-) -> None:
-    """Print what is spent, the limit, and what another run would cost."""
+@app.command(epilog="example: vgmedgen-client keygen --site site.yaml")
+def keygen(site: Where = HERE) -> None:
+    """Make this site's own key; only its public half is sent to the coordinator."""
+    from vgmedgen.trust.nodekeys import fingerprint, make, public_bytes
+
+    path = _key_path(_folder(site))
+    line = make(path)
+    print(line)
+    print(f"fingerprint {fingerprint(public_bytes(line))}")
+    print(f"send {path.with_suffix('.pub')} to the coordinator, who registers it;")
+    print(f"compare the fingerprint by telephone; {path} never leaves this machine")
+
+
+@app.command(epilog="example: vgmedgen-client check --site site.yaml")
+def check(site: Where = HERE, as_json: AsJson = False) -> None:
+    """Look at everything that a node needs, and say what to do about what is missing."""
     import json
 
-    from vgmedgen.privacy.ledger import Ledger
-    from vgmedgen.privacy.statement import statement, told
-    from vgmedgen.siteconfig import load_config
+    from client.preflight import examine
 
-    config = load_config(folder / "site.yaml")
-    found = statement(
-        Ledger.read(folder, config.name),
-        limit=config.privacy.epsilon,
-        delta=config.privacy.delta,
-        plan=_plan(planned) if planned else None,
-    )
-    print(json.dumps(found, indent=2) if as_json else told(found))
-
-
-@ledger.command("verify", epilog="example: vgmedgen-client ledger verify /srv/site")
-def ledger_verify(folder: Folder) -> None:
-    """Check every row, its place in the chain, and the lists of members."""
-    from vgmedgen.privacy.ledger import Ledger
-    from vgmedgen.siteconfig import load_config
-
-    name = load_config(folder / "site.yaml").name
-    rows = Ledger.read(folder, name).verify()
-    print(f"{folder} is whole: {len(rows)} rows of site {name}")
-    print(f"head {rows[-1].hash}")
+    found = examine(_folder(site))
+    if as_json:
+        print(json.dumps([vars(one) for one in found], indent=2))
+    else:
+        wide = max(len(one.name) for one in found)
+        for one in found:
+            mark = "!" if one.ok and one.warning else "✓" if one.ok else "✗"
+            todo = f"; {one.todo}" if one.todo else ""
+            print(f"{mark} {one.name.ljust(wide)}  {one.told}{todo}")
+    wrong = [one for one in found if not one.ok]
+    if wrong:
+        raise typer.Exit(4 if all(one.unreachable for one in wrong) else 1)
 
 
-@ledger.command(
-    "rows", epilog="example: vgmedgen-client ledger rows /srv/site > facts.jsonl"
+@app.command(epilog="example: vgmedgen-client start --site site.yaml --json")
+def start(
+    site: Where = HERE,
+    as_json: Annotated[bool, typer.Option("--json", help="log JSON lines")] = False,
+) -> None:
+    """Serve the coordinator's runs until Ctrl-C or SIGTERM."""
+    from client.supervisor import serve
+
+    serve(_folder(site), as_json=as_json)
+
+
+@policy.command("show", epilog="example: vgmedgen-client policy show --site site.yaml")
+def policy_show(site: Where = HERE) -> None:
+    """Print what this site lets a run do, one sentence per limit."""
+    from client.sentences import given_in, sentences
+    from vgmedgen.siteconfig import FILE, load_config
+
+    path = _folder(site) / FILE
+    config = load_config(path)
+    for sentence in sentences(config, given_in(path.read_text())):
+        print(sentence)
+
+
+@policy.command(
+    "validate", epilog="example: vgmedgen-client policy validate --site site.yaml"
 )
-def ledger_rows(folder: Folder) -> None:
-    """Print all facts as JSON lines, for an accountant of your own choice."""
-    from vgmedgen.privacy.ledger import Ledger
-    from vgmedgen.siteconfig import load_config
+def policy_validate(site: Where = HERE) -> None:
+    """Check site.yaml, and name what should be allowed on purpose only."""
+    from client.sentences import cautions
+    from vgmedgen.siteconfig import FILE, load_config
 
-    name = load_config(folder / "site.yaml").name
-    print(Ledger.read(folder, name).to_json(), end="")
+    path = _folder(site) / FILE
+    found = cautions(load_config(path))
+    for sentence in found:
+        print(f"! {sentence}")
+    print(f"{path} is valid{f', {len(found)} to think about' if found else ''}")
 
 
-@ledger.command("cohort", epilog="example: vgmedgen-client ledger cohort /srv/site")
-def ledger_cohort(folder: Folder) -> None:
-    """Open a new cohort for the data as they are now.
+@app.command(epilog="example: vgmedgen-client runs --site site.yaml")
+def runs(site: Where = HERE, as_json: AsJson = False) -> None:
+    """List the runs that asked something of this site, and how each stands."""
+    import json
 
-    Units of an earlier cohort keep what they spent: the same unit is one of the same
-    name, or one that has any image in common, also through several cohorts.
-    """
-    from vgmedgen.site import Site
+    from client.standing import run_rows, table
 
-    site = Site(folder)
-    book = site.ledger()
-    before = book.cohorts()
-    number = book.open_cohort(site.members(), site.unit_kind)
-    opened = book.cohorts()[-1]
-    if before and before[-1].number == number:
-        print(f"the data are those of cohort {number}; nothing was opened")
+    rows = run_rows(_folder(site))
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    elif rows:
+        print("\n".join(table([tuple(rows[0]), *(tuple(r.values()) for r in rows)])))
+    else:
+        print("no run has asked anything of this site yet")
+
+
+@app.command(epilog="example: vgmedgen-client approve demo-1a2b3c4d --by 'A. Officer'")
+def approve(
+    run: Run,
+    site: Where = HERE,
+    tensors: Annotated[
+        bool, typer.Option("--tensors", help="list every tensor, not only the groups")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    by: By = "",
+) -> None:
+    """Show all that a run asks of this site, and let it do exactly that."""
+    from client.approvals import APPROVED, Approvals
+    from client.asking import laid_out
+    from client.runfiles import AUDIT
+    from vgmedgen.errors import ApprovalError
+    from vgmedgen.trust.journal import Journal
+
+    folder, name = _folder(site), _officer(by)
+    approvals = Approvals(folder)
+    found = approvals.of(run)
+    if not found.asks:
+        raise ApprovalError(
+            f"run {run} has asked nothing of this site; see vgmedgen-client runs"
+        )
+    ask = found.asks[-1]
+    for line in laid_out(ask, folder, every_tensor=tensors):
+        print(line)
+    print()
+    if found.state == APPROVED:
+        print(f"run {run} is approved already, by {found.decisions[-1]['by']}")
         return
-    print(
-        f"cohort {number}: {opened.units} units ({opened.unit}), {opened.images} images"
+    if not yes:
+        typer.confirm(f"{name}, may run {run} do exactly this?", abort=True)
+    # first the log: a decision that it does not hold is none
+    Journal(folder / AUDIT).add(
+        "approve",
+        run=run,
+        digest=ask.said["plan-digest"],
+        coordinator=ask.said["coordinator"],
+        decision="approved",
+        approved_by=name,
     )
-    print(
-        "units that an earlier cohort held, by name or by any image, keep what they spent"
+    approvals.approve(ask, name, datetime.now(UTC))
+    print(f"run {run} is approved; the node serves it from its next message on")
+
+
+@app.command(epilog="example: vgmedgen-client deny demo-1a2b3c4d --by 'A. Officer'")
+def deny(run: Run, site: Where = HERE, by: By = "") -> None:
+    """Keep a run out, also one that was approved before, until it is approved again."""
+    from client.approvals import Approvals
+    from client.runfiles import AUDIT, named
+    from vgmedgen.trust.journal import Journal
+
+    folder, name = _folder(site), _officer(by)
+    Journal(folder / AUDIT).add(
+        "deny", run=named(run), decision="denied", approved_by=name
     )
+    Approvals(folder).deny(run, name, datetime.now(UTC))
+    print(f"run {run} is denied; its messages are refused from the next one on")
 
 
-@ledger.command(
-    "export", epilog="example: vgmedgen-client ledger export /srv/site moved.sqlite"
+@audit.command(
+    "verify", epilog="example: vgmedgen-client audit verify --site site.yaml"
 )
-def ledger_export(
-    folder: Folder, out: Annotated[Path, typer.Argument(help="file to write")]
-) -> None:
-    """Move the ledger out; nothing is booked here from then on."""
-    from vgmedgen.privacy.ledger import Ledger
-    from vgmedgen.siteconfig import load_config
+def audit_verify(site: Where = HERE) -> None:
+    """Check every line of the audit log and its place in the chain."""
+    from client.runfiles import AUDIT
+    from vgmedgen.trust.journal import Journal
 
-    name = load_config(folder / "site.yaml").name
-    Ledger.read(folder, name).export(out)
-    print(f"the ledger of site {name} is in {out}; {folder} books nothing any more")
-    print(f"on the new machine: vgmedgen-client ledger adopt {out.name} FOLDER")
+    path = _folder(site) / AUDIT
+    head = Journal(path).verify()
+    print(f"{path} is whole: {head.count} lines, the last of {head.at or 'never'}")
+    print(f"head {head.hash}")
 
 
-@ledger.command(
-    "adopt", epilog="example: vgmedgen-client ledger adopt moved.sqlite /srv/site"
+@audit.command(
+    "show", epilog="example: vgmedgen-client audit show --run demo-1a2b3c4d --json"
 )
-def ledger_adopt(
-    file: Annotated[Path, typer.Argument(help="what export wrote")], folder: Folder
+def audit_show(
+    site: Where = HERE,
+    run: Annotated[str, typer.Option("--run", help="only lines of this run")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON lines")] = False,
 ) -> None:
-    """Install an exported ledger in the site's new folder; it works once."""
-    from vgmedgen.privacy.ledger import Ledger
-    from vgmedgen.siteconfig import load_config
+    """Print the audit log, oldest line first; `audit verify` checks it."""
+    import json
 
-    name = load_config(folder / "site.yaml").name
-    rows = Ledger.adopt(file, folder, name).rows()
-    print(f"{folder} holds the ledger of site {name}: {len(rows)} rows")
+    from client.runfiles import AUDIT
+    from vgmedgen.trust.journal import Journal
+
+    framing = {"n", "at", "event", "previous", "hash"}
+    for entry in Journal(_folder(site) / AUDIT).entries():
+        if run and entry.get("run") != run:
+            continue
+        if as_json:
+            print(json.dumps(entry))
+            continue
+        facts = " ".join(f"{k}={v}" for k, v in entry.items() if k not in framing)
+        print(
+            f"{entry['n']:>6} {entry['at'][:19]} {entry['event']:<8} {facts}".rstrip()
+        )
 
 
-def _plan(words: list[str]) -> "Plan":
-    from vgmedgen.configfile import load_file, load_run
+def _folder(site: Path) -> Path:
     from vgmedgen.errors import ConfigError
 
-    if len(words) == 1 and "=" not in words[0]:
-        path = Path(words[0])
-        if not path.is_file():
-            raise ConfigError(
-                f"there is no {path}; --for takes a run.yaml or key=value"
-            )
-        return load_file(path).plan
-    return load_run(words).plan
+    if site.is_dir():
+        return site
+    if site.name != HERE.name or not site.parent.is_dir():
+        raise ConfigError(
+            f"{site} is no site: --site takes a folder, or the site.yaml that lies in it"
+        )
+    return site.parent
+
+
+def _key_path(folder: Path) -> Path:
+    """Where the private key lies, or will; read before site.yaml is complete."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from vgmedgen.errors import ConfigError
+    from vgmedgen.siteconfig import FILE, Coordinator
+
+    path, key = folder / FILE, Coordinator().key
+    if path.is_file():
+        try:
+            key = OmegaConf.select(OmegaConf.load(path), "coordinator.key", default=key)
+        except (OmegaConfBaseException, YAMLError) as error:
+            told = " ".join(str(error).split())
+            raise ConfigError(f"{path} is not YAML: {told}") from None
+    return folder / str(key or Coordinator().key)
+
+
+def _officer(by: str) -> str:
+    """The name that stands beside a decision."""
+    import getpass
+    import re
+
+    from vgmedgen.errors import ConfigError
+    from vgmedgen.trust.facts import FACTS
+
+    name = by or getpass.getuser()
+    if not re.fullmatch(FACTS["approved_by"], name):
+        raise ConfigError(
+            f"'{name[:60]}' cannot stand beside a decision: letters, blanks, dots, "
+            "hyphens and apostrophes, at most 60; say who decides: --by 'A. Officer'"
+        )
+    return name

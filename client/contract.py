@@ -1,12 +1,14 @@
 """What the client app needs of a site, and how it gets at one."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 from flwr.app import Context
 
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.plan import Plan
+from vgmedgen.siteconfig import Policy, SitePrivacy
 from vgmedgen.training.order import Order, Outcome
 
 
@@ -16,6 +18,26 @@ class Site(Protocol):
     @property
     def name(self) -> str:
         """Pseudonym of the site: lower case, digits, hyphens, at most 40."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where everything durable of the site lies."""
+        ...
+
+    @property
+    def policy(self) -> Policy:
+        """What the hospital lets a run do, as its file says now."""
+        ...
+
+    @property
+    def privacy(self) -> SitePrivacy:
+        """The site's own limit over all runs, as its file says now."""
+        ...
+
+    @property
+    def units(self) -> int:
+        """Units that train; read without preparing a sample."""
         ...
 
     @property
@@ -29,6 +51,10 @@ class Site(Protocol):
 
     def train(self, order: Order) -> Outcome:
         """Train one round; the state is the group that the order's stage sends."""
+        ...
+
+    def rehearse(self, order: Order) -> Outcome:
+        """Train one round for the hospital's eyes: nothing is booked, nothing is kept."""
         ...
 
     def evaluate(self, order: Order) -> Outcome:

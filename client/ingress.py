@@ -1,14 +1,56 @@
 """Reads what the server asks, and refuses what this site cannot or must not answer."""
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from flwr.app import Message
 
 from client.contract import Site
+from client.request import Request
 from vgmedgen.configfile import plan_from_json
 from vgmedgen.errors import BaseError, ExchangeError
-from vgmedgen.exchange.schema import PROTOCOL
-from vgmedgen.exchange.wire import DOWN, Kind
+from vgmedgen.exchange.schema import PROTOCOL, WORDS
+from vgmedgen.exchange.wire import DOWN, Kind, fingerprint, size
 from vgmedgen.plan import Plan
 from vgmedgen.training.order import Order
+
+_RECORD = "order"  # of words, in every message there is
+
+
+def known_of(message: Message) -> dict[str, str | int]:
+    """What an audit log may say of a message, also of one that cannot be read.
+
+    Every word is one whose form is known; the rest is left out.
+    """
+    kinds = {str(kind) for kind in Kind}
+    kind = message.metadata.message_type
+    facts: dict[str, str | int] = {"kind": kind if kind in kinds else "unknown"}
+    if not message.has_content():
+        return facts
+    facts |= {"digest": fingerprint(message.content), "bytes": size(message.content)}
+    words: Mapping[str, Any] = message.content.config_records.get(_RECORD, {})
+    for name in ("run", "stage", "round", "turn", "coordinator"):
+        word = words.get(name)
+        if isinstance(word, str) and word and re.fullmatch(WORDS[name], word):
+            facts[name] = int(word) if name in ("round", "turn") else word
+    return facts
+
+
+def kind_of(message: Message) -> Kind:
+    """The kind of a message.
+
+    Raises:
+        ExchangeError: if it is none that a site serves.
+    """
+    told = message.metadata.message_type
+    try:
+        return Kind(told)
+    except ValueError:
+        raise ExchangeError(
+            f"'{told[:40]}' is no message that a site answers; the coordinator has "
+            "another version, or is not one"
+        ) from None
 
 
 def words_of(message: Message) -> dict[str, str]:
@@ -17,7 +59,10 @@ def words_of(message: Message) -> dict[str, str]:
     Raises:
         ExchangeError: if it has other records or words, or another protocol.
     """
-    words = DOWN[Kind(message.metadata.message_type)].read_words(message.content)
+    kind = kind_of(message)
+    if not message.has_content():
+        raise ExchangeError("the message has no content")
+    words = DOWN[kind].read_words(message.content)
     if words["protocol"] != PROTOCOL:
         raise ExchangeError(
             f"the server speaks protocol {words['protocol']}, this site {PROTOCOL}; "
@@ -26,7 +71,7 @@ def words_of(message: Message) -> dict[str, str]:
     return words
 
 
-def plan_of(words: dict[str, str]) -> Plan:
+def plan_of(words: Mapping[str, str]) -> Plan:
     """The plan that a message carries.
 
     Raises:
@@ -37,6 +82,28 @@ def plan_of(words: dict[str, str]) -> Plan:
     if plan.digest != words["plan-digest"]:
         raise ExchangeError("the plan is not the one that its digest names")
     return plan
+
+
+def check_round(request: Request) -> None:
+    """Accept an order for a round of its own plan, under that round's stage and turn.
+
+    Raises:
+        ExchangeError: for any other.
+    """
+    plan, number = request.plan, request.number
+    last = plan.align_rounds + plan.generate_rounds
+    if not 1 <= number <= last:
+        raise ExchangeError(
+            f"an order for round {number}, but the run's plan has the rounds 1 to {last}"
+        )
+    stage, turn = "align", number
+    if number > plan.align_rounds:
+        stage, turn = "generate", number - plan.align_rounds
+    if (request.stage, request.turn) != (stage, turn):
+        raise ExchangeError(
+            f"an order for round {number} as {request.stage} turn {request.turn}; by the "
+            f"run's plan it is {stage} turn {turn}"
+        )
 
 
 def order_of(message: Message, site: Site) -> Order:
@@ -59,7 +126,7 @@ def order_of(message: Message, site: Site) -> Order:
             f"the run exchanges {words['exchange'][:12]}, this site's own schema is "
             f"{schema.digest[:12]}; install the same version on both sides"
         )
-    form = DOWN[Kind(message.metadata.message_type)]
+    form = DOWN[kind_of(message)]
     return Order(
         run=words["run"],
         number=int(words["round"]),

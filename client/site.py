@@ -1,13 +1,19 @@
 """Opens the site of a node: by what its hospital set, never by what a message says."""
 
+import logging
 import os
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from flwr.app import Context
+from flwr.app import Context, Message
 
-from vgmedgen.errors import ConfigError
+from client.egress import FRAMING, last_look, limit_of
+from client.ingress import plan_of, words_of
+from vgmedgen.errors import ConfigError, VGMedGenError
 from vgmedgen.site import Site
+
+log = logging.getLogger(__name__)
 
 SITES_FOLDER = "VGMEDGEN_SITES"  # environment: parent of virtual sites' folders
 
@@ -28,6 +34,31 @@ def open_site(context: Context) -> Site:
     raise ConfigError(
         "this node has no site: start it with --node-config 'site=\"/path/to/folder\"'"
     )
+
+
+def warm(folder: Path) -> Site:
+    """The site of a node, its base bundle checked, as `open_site` gives it too.
+
+    Raises:
+        ConfigError: if its site.yaml is no valid one.
+        BaseError: if its base bundle is missing or changed.
+    """
+    site = _site(str(folder))
+    log.info("%s is ready, base %s", site.name, site.bundle.digest[:12])
+    return site
+
+
+def look_of(site: Site) -> Callable[[Message, Message], None]:
+    """The last look at a site's replies, which knows how large one may be."""
+
+    def look(message: Message, reply: Message) -> None:
+        try:
+            most = limit_of(site, plan_of(words_of(message)))
+        except VGMedGenError:
+            most = FRAMING  # an order that cannot be read is answered by a code
+        last_look(message, reply, most)
+
+    return look
 
 
 @lru_cache(maxsize=64)

@@ -13,7 +13,7 @@ from server.post import Post
 from server.registry import Registry
 from server.strategy import Strategy
 from server.weights import Weights
-from vgmedgen.errors import ConfigError
+from vgmedgen.errors import ConfigError, StateError
 from vgmedgen.exchange.payload import on_wire
 from vgmedgen.ranges import digest_of
 
@@ -53,6 +53,11 @@ def build(publish: Publish) -> ServerApp:
         )
         strategy = Strategy(Post(grid), launch, registry)
         final = strategy.run()
+        if not any(record["counted"] for record in registry.rounds()):
+            raise StateError(
+                f"no round of run {launch.run} counted, so there is nothing to release; "
+                f"the records in {launch.folder / 'rounds'} say who was left out and why"
+            )
         # Sites rebuild the release from what arrives, so it is made of that here too.
         specs = launch.schema.down()
         weights = {group: on_wire(final[group], specs[group]) for group in specs}

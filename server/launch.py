@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from yaml import YAMLError
 
 from server.weights import Weights, from_bytes, to_bytes
 from vgmedgen import configfile
 from vgmedgen.base import Bundle
 from vgmedgen.config import RunConfig
-from vgmedgen.errors import StateError
+from vgmedgen.errors import ConfigError, StateError
 from vgmedgen.exchange.schema import PROTOCOL, ExchangeSchema
 from vgmedgen.files import write_bytes, write_text
 from vgmedgen.trust import warrant
@@ -144,7 +145,7 @@ class Launch:
                 signature=str(facts["signature"]),
                 nodes=dict(facts["nodes"]),
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, YAMLError, ConfigError):
             raise StateError(
                 f"{path} is not a readable launch file; start the run again"
             ) from None

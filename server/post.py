@@ -4,16 +4,33 @@ Flower reports a message that expired or a node that is gone under its own name,
 node's; so the map from message to node is kept here.
 """
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from vgmedgen.exchange.wire import Kind
 
+log = logging.getLogger(__name__)
+
 _FIRST_POLL_S = 0.05
 _LONGEST_POLL_S = 2.0  # a poll is a request to the SuperLink in deployment
+_MOST_SENDS = 3  # of one question to one node, which may be restarted under it
+_LOST = frozenset({5, 8})  # Flower's codes of a node that is gone, or an app that is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A node that is connected."""
+
+    id: int
+    key: str  # public, hex; empty in a simulation
+    since: float  # when it connected, seconds since 1970; 0 in a simulation
 
 
 class Post:
@@ -22,9 +39,10 @@ class Post:
     def __init__(self, grid: Grid) -> None:
         self._grid = grid
 
-    def nodes(self) -> list[int]:
+    def nodes(self) -> list[Node]:
         """Nodes that are connected, in a fixed order."""
-        return sorted(self._grid.get_node_ids())
+        found = [_node(told) for told in self._grid.get_nodes()]
+        return sorted(found, key=lambda node: node.id)
 
     def send(
         self,
@@ -65,20 +83,89 @@ class Post:
         contents: Mapping[int, RecordDict],
         *,
         timeout_s: float,
+        return_s: float,
         group: str,
     ) -> dict[int, Message]:
         """Send, and wait for all answers or until `timeout_s` is over.
 
+        A node that is lost under the question is asked again when it is back: a site
+        that has worked out its answer gives the same one at once.
+
+        Args:
+            kind: of the message.
+            contents: by node.
+            timeout_s: for the whole question.
+            return_s: how long a lost node has to come back.
+            group: name of the round in Flower's logs.
+
         Returns:
             Node -> reply; a node that did not answer in time is not in it.
         """
+        end = time.monotonic() + timeout_s
+        asked = _Question(contents, time.time())
         pending = self.send(kind, contents, ttl_s=timeout_s, group=group)
-        replies: dict[int, Message] = {}
         for _ in polls(timeout_s):
-            replies |= self.collect(pending)
-            if not pending:
+            asked.hear(self.collect(pending))
+            again = asked.to_ask_again(self.nodes(), return_s) if asked.open else []
+            if again:
+                for node in again:
+                    log.info("node %d is back, and is asked again", node)
+                left = max(1.0, end - time.monotonic())
+                parts = {node: contents[node] for node in again}
+                pending |= self.send(kind, parts, ttl_s=left, group=group)
+            if not asked.open:
                 break
-        return replies
+        return asked.replies
+
+
+class _Question:
+    """Who has answered one question, who was lost under it, and who came back."""
+
+    def __init__(self, contents: Mapping[int, RecordDict], now: float) -> None:
+        self.replies: dict[int, Message] = {}
+        self._sent = dict.fromkeys(contents, now)  # when each was asked last
+        self._sends = dict.fromkeys(contents, 1)
+        self._lost: dict[int, tuple[float, Message]] = {}  # since when, what is said
+
+    @property
+    def open(self) -> bool:
+        """Whether an answer is still waited for."""
+        return len(self.replies) < len(self._sent)
+
+    def hear(self, replies: Mapping[int, Message]) -> None:
+        """Take in what came back."""
+        for node, reply in replies.items():
+            gone = reply.has_error() and reply.error.code in _LOST
+            if gone and self._sends[node] < _MOST_SENDS:
+                self._lost.setdefault(node, (time.monotonic(), reply))
+            else:
+                self.replies[node] = reply
+
+    def to_ask_again(self, nodes: list[Node], return_s: float) -> list[int]:
+        """Nodes that lost the question and are back; others are given up in time."""
+        online = {node.id: node for node in nodes}
+        again = []
+        for node, sent in list(self._sent.items()):
+            if node in self.replies or self._sends[node] >= _MOST_SENDS:
+                continue
+            seen = online.get(node)
+            restarted = seen is not None and seen.since > sent
+            if seen is not None and (restarted or node in self._lost):
+                again.append(node)
+                self._lost.pop(node, None)
+                self._sent[node] = time.time()
+                self._sends[node] += 1
+        for node, (since, reply) in list(self._lost.items()):
+            if time.monotonic() - since > return_s:
+                self.replies[node] = reply
+                del self._lost[node]
+        return again
+
+
+def _node(told: Any) -> Node:  # noqa: ANN401 - a protobuf type of Flower
+    stamp = told.last_activated_at
+    since = datetime.fromisoformat(stamp).timestamp() if stamp else 0.0
+    return Node(id=told.node_id, key=told.public_key.hex(), since=since)
 
 
 def polls(timeout_s: float) -> Iterator[None]:

@@ -1,33 +1,64 @@
 """Who is there: which node is which site, and which nodes cannot take part."""
 
+import json
 import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 
 from flwr.app import Message
 
-from server import orders
+from server import orders, place, runs
 from server.launch import Launch
-from server.post import Post, polls
-from server.replies import Expected, code_of, read
-from vgmedgen.errors import BaseError, ExchangeError, StateError
+from server.post import Node, Post, polls
+from server.replies import OFFLINE, Expected, code_of, read
+from server.witness import Witness
+from vgmedgen.errors import BaseError, ExchangeError, TooFewSitesError
 from vgmedgen.exchange.wire import Kind
+from vgmedgen.files import write_text
 
 log = logging.getLogger(__name__)
+
+FIRST_AGAIN_S = 10.0  # after which a refused node is asked again, while a round waits
+LONGEST_AGAIN_S = 300.0
+HEAR_S = 6.0  # a round that could begin waits this long for answers to a hello
+
+
+@dataclass
+class _Refusal:
+    code: str
+    asked: float  # monotonic
+    pause: float = FIRST_AGAIN_S
+
+
+@dataclass
+class _Pending:
+    """Hellos under way."""
+
+    nodes: dict[str, int] = field(default_factory=dict)  # message id -> node
+    sent: dict[int, float] = field(default_factory=dict)  # node -> seconds since 1970
 
 
 class Roster:
     """The nodes that said hello, by the name of their site.
 
-    A node that is on another base bundle, or would exchange other tensors, is refused
-    with a reason before it trains anything; it is asked again before every round, so
-    that a hospital can mend its installation while the run goes on.
+    A node that is on another base bundle, would exchange other tensors, or whose
+    hospital does not let the run in, is refused with a code before it trains anything;
+    it is asked again before every round and while one waits, so that a hospital can
+    mend its installation, or approve the run, while it goes on.
     """
 
-    def __init__(self, post: Post, launch: Launch) -> None:
+    def __init__(self, post: Post, launch: Launch, witness: Witness) -> None:
         self._post = post
         self._launch = launch
+        self._witness = witness
+        self._sites = {key: site for site, key in launch.nodes.items()}
         self._names: dict[int, str] = {}
-        self._refused: dict[int, str] = {}
-        self._pending: dict[str, int] = {}
+        self._refused: dict[int, _Refusal] = {}
+        self._pending = _Pending()
+        self._owners: dict[int, str] = {}  # node -> site by its key, in deployment
 
     def gather(self, *, first: bool) -> dict[str, int]:
         """Sites that are there, as name -> node, in the order of their names.
@@ -36,41 +67,85 @@ class Roster:
         until there are enough; neither for longer than `federation.wait_s`.
 
         Raises:
-            StateError: if fewer than `federation.min_sites` are there after that.
+            TooFewSitesError: if fewer than `federation.min_sites` are there after that.
         """
         federation = self._launch.config.federation
         fewest = federation.min_sites
         wanted = max(self._launch.sites, fewest) if first else fewest
-        asked: set[int] = set()
+        for refusal in self._refused.values():
+            refusal.asked = -LONGEST_AGAIN_S  # before every round everybody is asked
         present: dict[str, int] = {}
-        nodes: list[int] = []
+        nodes: list[Node] = []
+        started = time.monotonic()
         for _ in polls(federation.wait_s):
-            nodes = self._post.nodes()
-            self._greet([node for node in nodes if node not in asked])
-            asked.update(nodes)
-            for node, reply in self._post.collect(self._pending).items():
+            nodes = self._known(self._post.nodes())
+            self._greet(nodes)
+            for node, reply in self._post.collect(self._pending.nodes).items():
                 self._hear(node, reply)
-            present = {self._names[node]: node for node in nodes if node in self._names}
-            heard = len(set(nodes) & (self._names.keys() | self._refused.keys()))
-            if len(present) >= fewest and heard >= wanted:
+            online = {node.id for node in nodes}
+            present = {self._names[n]: n for n in online if n in self._names}
+            heard = len(online & (self._names.keys() | self._refused.keys()))
+            enough = len(present) >= fewest and heard >= wanted
+            if enough and not (self._owners and self._asking(online, started)):
                 break
         if len(present) < fewest:
-            refused = sorted({self._refused[n] for n in nodes if n in self._refused})
-            raise StateError(
+            codes = sorted({r.code for r in self._refused.values()})
+            raise TooFewSitesError(
                 f"{len(present)} of the {fewest} sites that a round needs are there "
                 f"after {federation.wait_s:g} s ({len(nodes)} nodes connected"
-                f"{', refused: ' + ', '.join(refused) if refused else ''}); start the "
+                f"{', refused: ' + ', '.join(codes) if codes else ''}); start the "
                 "sites, then start the run again: it goes on where it stopped"
             )
         return dict(sorted(present.items()))
 
-    def _greet(self, nodes: list[int]) -> None:
-        waiting = set(self._pending.values())
-        strangers = [n for n in nodes if n not in self._names and n not in waiting]
-        content = orders.hello(self._launch)
-        self._pending |= self._post.send(
+    def _asking(self, online: set[int], started: float) -> bool:
+        """Whether a node that is there may still answer, and is worth the wait."""
+        waiting = online & set(self._pending.nodes.values())
+        return bool(waiting) and time.monotonic() - started < HEAR_S
+
+    def absent(self, present: Mapping[str, int]) -> dict[str, str]:
+        """Sites of the launch that are not `present`, and the code of why."""
+        codes = {
+            self._owners.get(node, ""): r.code for node, r in self._refused.items()
+        }
+        return {
+            site: codes.get(site, OFFLINE)
+            for site in sorted(self._launch.nodes.keys() - present.keys())
+        }
+
+    def _known(self, nodes: list[Node]) -> list[Node]:
+        """Nodes that the launch knows by key; in a simulation all of them."""
+        if not self._sites:
+            return nodes
+        known = [node for node in nodes if node.key in self._sites]
+        self._owners |= {node.id: self._sites[node.key] for node in known}
+        return known
+
+    def _greet(self, nodes: list[Node]) -> None:
+        sent = self._pending.sent
+        asked = {}
+        for node in nodes:
+            waiting = node.id in self._pending.nodes.values()
+            if waiting and node.since > sent[node.id]:
+                waiting = False  # it was restarted, the question is lost
+            refusal = self._refused.get(node.id)
+            now = time.monotonic()
+            if refusal is not None and now - refusal.asked < refusal.pause:
+                continue
+            if node.id not in self._names and not waiting:
+                asked[node.id] = orders.hello(self._launch)
+                sent[node.id] = time.time()
+                if refusal is not None:
+                    refusal.asked = now
+        if not asked:
+            return
+        for node_id, content in asked.items():
+            name = self._owners.get(node_id)
+            if name is not None:
+                self._witness.sent(Kind.HELLO, 0, {name: node_id}, content)
+        self._pending.nodes |= self._post.send(
             Kind.HELLO,
-            dict.fromkeys(strangers, content),
+            asked,
             ttl_s=self._launch.config.federation.wait_s,
             group="hello",
         )
@@ -81,22 +156,64 @@ class Roster:
                 self._refuse(node, code_of(reply.error), "its reply is an error")
                 return
             expected = Expected(kind=Kind.HELLO, launch=self._launch, words={})
-            name = read(reply, expected).words["site"]
+            words = read(reply, expected).words
+            self._check_name(node, words["site"])
         except (BaseError, ExchangeError) as error:
             self._refuse(node, error.code, str(error))
             return
-        online = set(self._post.nodes())
-        for other, taken in list(self._names.items()):
-            if taken == name and other in online:
-                self._refuse(node, ExchangeError.code, f"another node is {name}")
-                return
-            if taken == name:
-                del self._names[other]
+        name = words["site"]
         self._names[node] = name
         self._refused.pop(node, None)
+        self._note(name, "", words)
         log.info("%s is there (node %d)", name, node)
 
+    def _check_name(self, node: int, name: str) -> None:
+        """Refuse a name that is another's: by its key, or because it is taken.
+
+        Raises:
+            ExchangeError: saying so.
+        """
+        owner = self._owners.get(node, name)
+        if owner != name:
+            raise ExchangeError(
+                f"a node with the key of {owner} calls itself {name}; both must be the "
+                "same: set the name in its site.yaml, or register its key for that site"
+            )
+        online = {found.id for found in self._post.nodes()}
+        for other, taken in list(self._names.items()):
+            if taken == name and other in online:
+                raise ExchangeError(f"another node is {name}")
+            if taken == name:
+                del self._names[other]
+
     def _refuse(self, node: int, code: str, why: str) -> None:
-        if self._refused.get(node) != code:
-            log.warning("node %d cannot take part (%s): %s", node, code, why)
-        self._refused[node] = code
+        held = self._refused.get(node)
+        if held is None or held.code != code:
+            who = self._owners.get(node, f"node {node}")
+            log.warning("%s cannot take part (%s): %s", who, code, why)
+        pause = (
+            FIRST_AGAIN_S if held is None else min(1.5 * held.pause, LONGEST_AGAIN_S)
+        )
+        self._refused[node] = _Refusal(code, time.monotonic(), pause)
+        if node in self._owners:
+            self._note(self._owners[node], code, {})
+
+    def _note(self, site: str, code: str, words: dict[str, str]) -> None:
+        """Keep what a node said of itself, for whoever asks how things stand."""
+        if site not in self._launch.nodes:
+            return
+        self._witness.received(Kind.HELLO, 0, site, None, code)
+        path = runs.state_of(self._launch.folder) / place.NODES
+        told = _read(path)
+        facts = {name: words[name] for name in ("base", "exchange", "version") if words}
+        seen = datetime.now(UTC).isoformat(timespec="seconds")
+        told[site] = told.get(site, {}) | facts | {"seen": seen, "code": code}
+        write_text(path, json.dumps(told, indent=2))
+
+
+def _read(path: Path) -> dict[str, dict[str, str]]:
+    try:
+        found: dict[str, dict[str, str]] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found

@@ -41,6 +41,16 @@ def folder_of(state: Path, run: str) -> Path:
     return state / "runs" / run
 
 
+def state_of(folder: Path) -> Path:
+    """The state folder that the run of `folder` lies in."""
+    return folder.parent.parent
+
+
+def launch_file(folder: Path) -> Path:
+    """What says all of the run of `folder`."""
+    return folder / FOLDER / FILE
+
+
 def runs_of(state: Path) -> list[str]:
     """Every run, oldest first."""
     found = (state / "runs").glob(f"*/{FOLDER}/{FILE}")
@@ -59,6 +69,15 @@ def read(folder: Path) -> RunState:
         return RunState(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         raise StateError(f"{path} is missing or damaged; start the run again") from None
+
+
+def end(
+    folder: Path, engine: str, state: str, *, why: str = "", code: str = ""
+) -> None:
+    """Keep how an attempt ended, unless the run was stopped or tried anew meanwhile."""
+    now = read(folder)
+    if now.state == RUNNING and now.engine == engine:
+        write(folder, state, why=why, code=code, engine=engine, attempts=now.attempts)
 
 
 def write(

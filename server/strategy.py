@@ -12,13 +12,14 @@ from statistics import fmean
 
 from flwr.app import Message, RecordDict
 
-from server import orders
+from server import orders, place, runs
 from server.launch import Launch
 from server.post import Post
 from server.registry import Registry, RoundRecord
 from server.replies import LATE, Accepted, Expected, code_of, read
 from server.roster import Roster
 from server.weights import Weights
+from server.witness import Witness
 from vgmedgen.errors import ExchangeError, VGMedGenError
 from vgmedgen.exchange import merge, payload
 from vgmedgen.exchange.merge import Update
@@ -50,7 +51,10 @@ class Strategy:
         self._post = post
         self._launch = launch
         self._registry = registry
-        self._roster = Roster(post, launch)
+        # a simulation has no coordinator to answer for it, and keeps no audit log
+        audit = runs.state_of(launch.folder) / place.AUDIT if launch.nodes else None
+        self._witness = Witness(audit, launch.run)
+        self._roster = Roster(post, launch, self._witness)
 
     def run(self) -> Weights:
         """Play every round that is not yet complete.
@@ -100,7 +104,9 @@ class Strategy:
             stage=stage,
             counted=counted,
             sites=sorted(train.accepted),
-            left_out=dict(sorted(train.left_out.items())),
+            left_out=dict(
+                sorted((train.left_out | self._roster.absent(sites)).items())
+            ),
             seconds=time.monotonic() - started,
             units={name: reply.units for name, reply in train.accepted.items()},
             loss=_losses(train.accepted),
@@ -143,11 +149,13 @@ class Strategy:
     def _ask(
         self, kind: Kind, number: int, sites: Mapping[str, int], content: RecordDict
     ) -> Answers:
-        timeout_s = self._launch.config.federation.round_timeout_s
+        federation = self._launch.config.federation
+        self._witness.sent(kind, number, sites, content)
         replies = self._post.ask(
             kind,
             dict.fromkeys(sites.values(), content),
-            timeout_s=timeout_s,
+            timeout_s=federation.round_timeout_s,
+            return_s=federation.return_s,
             group=str(number),
         )
         answers = Answers(sent=size(content))
@@ -156,7 +164,11 @@ class Strategy:
             expected = Expected(
                 kind=kind, launch=self._launch, words=words | {"site": name}
             )
-            answer = _judge(name, replies.get(node), expected)
+            reply = replies.get(node)
+            answer = _judge(name, reply, expected)
+            said = reply.content if reply is not None and reply.has_content() else None
+            code = answer if isinstance(answer, str) else ""
+            self._witness.received(kind, number, name, said, code)
             if isinstance(answer, str):
                 answers.left_out[name] = answer
             else:

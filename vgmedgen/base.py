@@ -57,6 +57,8 @@ def seal(folder: Path, facts: Mapping[str, Any]) -> Bundle:
         folder: holds every part.
         facts: what the manifest tells besides the files: seed, source, licence, sizes.
     """
+    for path in folder.rglob("*"):  # some writers leave files for their owner alone
+        path.chmod(0o755 if path.is_dir() else 0o644)
     files = tree_digests(folder, leave_out=frozenset({MANIFEST}))
     manifest = {**facts, "files": files}
     write_text(folder / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True))
@@ -87,7 +89,13 @@ def open_bundle(folder: Path, *, expect: str = "") -> Bundle:
         raise BaseError(
             f"{path} is damaged; copy the bundle again or build it anew"
         ) from None
-    found = tree_digests(folder, leave_out=frozenset({MANIFEST}))
+    try:
+        found = tree_digests(folder, leave_out=frozenset({MANIFEST}))
+    except OSError as error:
+        raise BaseError(
+            f"base bundle {folder} cannot be read: {error.filename} "
+            f"({error.strerror}); let this user read it: chmod -R a+rX {folder}"
+        ) from None
     for name in sorted(listed.keys() | found.keys()):
         if listed.get(name) != found.get(name):
             what = (

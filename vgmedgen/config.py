@@ -136,6 +136,7 @@ class FederationConfig:
     min_sites: int = 2  # sites without which a round does not count
     wait_s: float = 120.0  # seconds to wait for min_sites to be there
     round_timeout_s: float = 3600.0  # seconds a site has for one round
+    return_s: float = 150.0  # seconds a round waits for a site that was lost under it
     evaluate: bool = True  # ask the sites for their held-out loss after generate rounds
 
     def __post_init__(self) -> None:
@@ -148,6 +149,7 @@ class FederationConfig:
             wait_s=self.wait_s,
             round_timeout_s=self.round_timeout_s,
         )
+        within("federation", 0, 86_400, return_s=self.return_s)
         within("federation", 1, 10_000, align_rounds=self.align_rounds)
         within("federation", 1, 10_000, generate_rounds=self.generate_rounds)
 

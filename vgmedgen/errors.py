@@ -14,6 +14,7 @@ VGMedGenError        VG00  anything unforeseen
 │   └── ReplayError  VG45  an order that the site has left behind, or answered otherwise
 ├── TrainingError    VG50  local training stopped
 ├── StateError       VG55  state could not be written or read back
+│   └── TooFewSitesError VG56 fewer sites are there than a round needs
 ├── ReleaseError     VG60  a release is incomplete, changed or not for this base
 ├── TrustError       VG70  a key, certificate or signature cannot be used or trusted
 └── UnreachableError VG75  the other side does not answer (exit code 4)
@@ -101,6 +102,12 @@ class StateError(VGMedGenError):
     """State could not be written, or what is on disk is not what was written."""
 
     code = "VG55"
+
+
+class TooFewSitesError(StateError):
+    """Fewer sites are there, or let the run in, than a round needs."""
+
+    code = "VG56"
 
 
 class ReleaseError(VGMedGenError):

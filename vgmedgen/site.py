@@ -5,6 +5,7 @@ folder: prepared samples, one folder per round, releases, the ledger.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
@@ -17,14 +18,31 @@ from vgmedgen.base import Bundle, open_bundle
 from vgmedgen.configfile import plan_from_json
 from vgmedgen.data import adapters, images, split
 from vgmedgen.data.records import Dataset
-from vgmedgen.errors import BaseError, DataError, PolicyError, StateError
+from vgmedgen.errors import (
+    BaseError,
+    BudgetError,
+    DataError,
+    PolicyError,
+    StateError,
+)
 from vgmedgen.evaluation.denoising import heldout_losses
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.plan import Plan
+from vgmedgen.privacy import budget
+from vgmedgen.privacy.budget import Claim
 from vgmedgen.privacy.facts import MIXED
+from vgmedgen.privacy.ledger import FILE as LEDGER
 from vgmedgen.privacy.ledger import Ledger
+from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.release.install import install
-from vgmedgen.siteconfig import SiteSource, load_config
+from vgmedgen.siteconfig import (
+    FILE,
+    Policy,
+    SiteConfig,
+    SitePrivacy,
+    SiteSource,
+    load_config,
+)
 from vgmedgen.training import accountable, rounds
 from vgmedgen.training.align import map_text
 from vgmedgen.training.order import Order, Outcome
@@ -32,6 +50,7 @@ from vgmedgen.training.rounds import Desk, Workbench
 from vgmedgen.training.samples import Samples, join, prepare
 
 HELDOUT_DRAWS = 8  # timesteps per held-out image
+SCRATCH = Path("dry-run", ".scratch")  # of a rehearsal, gone when it ends
 
 
 class Site:
@@ -39,8 +58,32 @@ class Site:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = load_config(folder / "site.yaml")
+        self.config = load_config(folder / FILE)
         self.name = self.config.name
+
+    @property
+    def policy(self) -> Policy:
+        """What the hospital lets a run do, as `site.yaml` says now.
+
+        A limit that is tightened holds from the next message on, without a restart.
+
+        Raises:
+            ConfigError: if the file is no valid one any more.
+        """
+        return self._now.policy
+
+    @property
+    def privacy(self) -> SitePrivacy:
+        """The site's own limit over all runs, as `site.yaml` says now."""
+        return self._now.privacy
+
+    @property
+    def _now(self) -> SiteConfig:
+        path = self.folder / FILE
+        if not path.is_file():
+            return load_config(path)  # refuses
+        told = path.stat()
+        return _config(path, (told.st_ino, told.st_mtime_ns, told.st_size))
 
     @cached_property
     def bundle(self) -> Bundle:
@@ -71,6 +114,12 @@ class Site:
             return frozenset(self.config.heldout_units)
         units = sorted({unit for dataset in self.datasets for unit in dataset.units})
         return split.heldout(units, self.config.heldout, self.config.heldout_seed)
+
+    @property
+    def units(self) -> int:
+        """Units that train, counted without preparing a sample."""
+        every = {unit for dataset in self.datasets for unit in dataset.units}
+        return len(every - self.heldout_units)
 
     @property
     def unit_kind(self) -> str:
@@ -150,7 +199,7 @@ class Site:
             StateError: if the ledger cannot be written, or another process trains here.
             TrainingError: if a loss is not finite.
         """
-        samples, limit = self.training, self.config.privacy
+        samples, limit = self.training, self.privacy
         self.check(order.plan)
         if order.plan.privacy.enabled:
             accountable.check_turn(order)
@@ -167,6 +216,66 @@ class Site:
             return outcome
         spent = ledger.spent(delta=order.plan.privacy.delta)
         return replace(outcome, epsilon=spent.epsilon)
+
+    def rehearse(self, order: Order) -> Outcome:
+        """Train one round for the hospital's eyes: nothing is booked, nothing is kept.
+
+        The visual prior starts anew, as no earlier round left one. The epsilon is what
+        the ledger would have come to.
+
+        Raises:
+            DataError: if there are fewer units than a batch.
+            PolicyError: if the ledger would have refused the round, or its data cannot
+                keep the run's claim.
+            TrainingError: if a loss is not finite.
+        """
+        samples, scratch = self.training, self.folder / SCRATCH
+        self.check(order.plan)
+        epsilon = self._would_spend(order)
+        bench = self.bench(order.plan)
+        shutil.rmtree(scratch, ignore_errors=True)  # of a rehearsal that was killed
+        try:
+            scratch.mkdir(parents=True, mode=0o700)
+            outcome = rounds.train(bench, Desk(self.name, samples, scratch), order)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return replace(outcome, epsilon=epsilon)
+
+    def _would_spend(self, order: Order) -> float:
+        """Epsilon after a round, had it been booked; the ledger is only read.
+
+        Raises:
+            BudgetError: if the rest of the run would exceed the site's limit.
+        """
+        limit, plan = self.privacy, order.plan
+        if not plan.privacy.enabled:
+            if limit.epsilon > 0:
+                raise BudgetError(
+                    f"run {order.run} trains without DP, which has no epsilon at all; "
+                    f"{self.name}'s limit is {limit.epsilon:g}"
+                )
+            return 0.0
+        accountable.check_turn(order)
+        told, claim = self._spent_so_far(limit.delta)
+        asked = PrivacyPlan.of(plan)
+        last = plan.align_rounds + plan.generate_rounds
+        stages = [
+            "align" if number <= plan.align_rounds else "generate"
+            for number in range(order.number, last + 1)
+        ]
+        ahead = [mechanism for stage in stages for mechanism in asked.round(stage)]
+        if not budget.fits(told, limit.delta, ahead, limit.epsilon):
+            raise BudgetError(budget.refusal(told, claim, ahead, limit.epsilon))
+        booked = asked.round(order.stage)
+        return budget.total(told, plan.privacy.delta, booked).epsilon
+
+    def _spent_so_far(self, delta: float) -> tuple[list[budget.History], Claim]:
+        if not (self.folder / LEDGER).is_file():
+            return [], Claim(cohort=1, unit=self.unit_kind, delta=delta)
+        ledger = Ledger.read(self.folder, self.name)
+        if not ledger.cohorts():
+            return [], Claim(cohort=1, unit=self.unit_kind, delta=delta)
+        return ledger.histories(), ledger.claim(delta)
 
     def plan_of(self, run: str | None = None) -> Plan:
         """The plan of a run that trained here; of the latest one by default.
@@ -192,7 +301,7 @@ class Site:
             PolicyError: where the site or the run limits privacy: a loss without noise
                 tells of the patients it was measured on.
         """
-        if self.config.privacy.epsilon > 0 or order.plan.privacy.enabled:
+        if self.privacy.epsilon > 0 or order.plan.privacy.enabled:
             raise PolicyError(
                 f"{self.name} does not tell its held-out loss under differential "
                 "privacy; start the run with federation.evaluate=false"
@@ -216,6 +325,12 @@ class Site:
         return install(
             self.folder / "releases", self.bundle, order.plan, order.weights, told
         )
+
+
+@lru_cache(maxsize=64)
+def _config(path: Path, _: tuple[int, int, int]) -> SiteConfig:
+    """`site.yaml`, read again whenever the file is another."""
+    return load_config(path)
 
 
 @lru_cache(maxsize=4)

@@ -145,8 +145,8 @@ def load_config(path: Path) -> SiteConfig:
         raise ConfigError(f"there is no {path}; a site's folder needs a site.yaml")
     try:
         return fill(SiteConfig, [OmegaConf.load(path)])
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, YAMLError, OSError, TypeError, ValueError) as error:
         told = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML: {told}") from None
+        raise ConfigError(f"{path} is not YAML of keys and values: {told}") from None
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

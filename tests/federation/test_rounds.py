@@ -143,7 +143,7 @@ def test_updates_that_merge_to_something_unsendable_change_nothing(tmp_path, cap
     class Huge(ToySite):
         def train(self, order):
             outcome = super().train(order)
-            state = {name: np.full_like(a, 65_000) for name, a in outcome.state.items()}
+            state = {name: np.full_like(a, 9_000) for name, a in outcome.state.items()}
             return replace(outcome, state=state)
 
     sites = [Huge("alpha"), Huge("beta")]

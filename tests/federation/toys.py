@@ -1,16 +1,20 @@
 """Sites small enough for a test: numpy instead of models, the real apps around them."""
 
 import json
+import shutil
+import tempfile
+import weakref
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from flwr.app import ConfigRecord
+from flwr.app import ConfigRecord, Message
 from flwr.clientapp import ClientApp
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 import client.app
 import server.app
+from server import orders
 from server.launch import Launch
 from simulations import engine
 from vgmedgen.base import Bundle
@@ -18,8 +22,11 @@ from vgmedgen.config import FederationConfig, RunConfig
 from vgmedgen.exchange.merge import Update, average
 from vgmedgen.exchange.payload import on_wire
 from vgmedgen.exchange.schema import ExchangeSchema
+from vgmedgen.exchange.wire import Kind
 from vgmedgen.ranges import digest_of
+from vgmedgen.siteconfig import Policy, SitePrivacy
 from vgmedgen.training.order import Order, Outcome
+from vgmedgen.trust import warrant
 
 NAMES = ("alpha", "beta", "gamma", "delta")
 BUNDLE = Bundle(Path("nowhere"), {"toy": True})
@@ -39,13 +46,27 @@ def weights(seed=0):
 
 @dataclass
 class ToySite:
-    """Pulls every tensor towards its own number; deterministic by name and round."""
+    """Pulls every tensor towards its own number; deterministic by name and round.
+
+    Its policy lets everything in, and its folder is its own and gone with it.
+    """
 
     name: str
     base_digest: str = BUNDLE.digest
     shape_of: dict = field(default_factory=weights)
     orders: list = field(default_factory=list)
     releases: list = field(default_factory=list)
+    policy: Policy = field(default_factory=Policy)
+    privacy: SitePrivacy = field(default_factory=SitePrivacy)
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="toy-")))
+    rehearsed: list = field(default_factory=list)
+
+    def __post_init__(self):
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+    @property
+    def units(self):
+        return 10 * self.number
 
     @property
     def number(self):
@@ -63,6 +84,10 @@ class ToySite:
             for name, array in order.weights[group].items()
         }
         return Outcome(state=state, units=10 * self.number, loss_sum=2.5 * self.number)
+
+    def rehearse(self, order):
+        self.rehearsed.append(order)
+        return ToySite(self.name).train(order)
 
     def evaluate(self, order):
         return Outcome(state={}, units=self.number, loss_sum=1.5 * self.number)
@@ -84,15 +109,41 @@ def config(**federation):
     return RunConfig(federation=FederationConfig(**asked))
 
 
-def prepare(folder, sites, asked=None):
+def prepare(folder, sites, asked=None, *, key=None, run="toy-1"):
     return Launch.prepare(
-        run="toy-1",
+        run=run,
         folder=folder,
         config=asked or config(),
         bundle=BUNDLE,
         weights=weights(),
         sites=len(sites),
+        key=key,
     )
+
+
+def asking(launch, kind, number=1, *, seed=None):
+    """A message as the server of `launch` sends it, outside any engine.
+
+    `seed` makes its weights others than those that the run starts from.
+    """
+    if kind is Kind.HELLO:
+        content = orders.hello(launch)
+    else:
+        now = launch.start() if seed is None else weights(seed)
+        manifest = '{"a": 1}' if kind is Kind.INSTALL else ""
+        content = orders.order(launch, kind, number, now, manifest)
+    message = Message(content, 7, str(kind))
+    message.metadata.__dict__["_message_id"] = "m1"
+    return message
+
+
+def rewritten(message, key=None, **words):
+    """The same message with other words; signed anew by `key`, if there is one."""
+    told = {**message.content["order"], **words}
+    if key is not None:
+        told |= {"coordinator": key.public, "signature": warrant.sign(key, told)}
+    message.content["order"] = ConfigRecord(told)
+    return message
 
 
 def publish(folder, launch, told, final):
@@ -164,6 +215,11 @@ def same(one, other):
     )
 
 
+def raw(message):
+    """A message as the bytes that are sent."""
+    return b"".join(o.deflate() for o in get_all_nested_objects(message).values())
+
+
 class Wire:
     """Every message in either direction, as records and as bytes."""
 
@@ -178,9 +234,7 @@ class Wire:
 
     def _keep(self, message, where):
         where.append((message.metadata.message_type, message))
-        self.raw += b"".join(
-            o.deflate() for o in get_all_nested_objects(message).values()
-        )
+        self.raw += raw(message)
 
 
 def toys(count=3):

@@ -5,14 +5,34 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Error,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from flwr.supercore.task_identity import TaskIdentity
 
-from client import egress
-from server import orders
-from tests.federation.toys import ToySite, client_of, config, prepare, toys
+from client import answers, egress, gate
+from client.ingress import order_of, plan_of, words_of
+from tests.federation.toys import (
+    ToySite,
+    asking,
+    client_of,
+    config,
+    prepare,
+    raw,
+    toys,
+    weights,
+)
+from vgmedgen.errors import ExchangeError
+from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.exchange.wire import Kind
 from vgmedgen.plan import PrivacyConfig
+from vgmedgen.siteconfig import Policy
 
 CONTEXT = SimpleNamespace(node_config={"partition-id": 0})
 
@@ -29,26 +49,13 @@ def ask(tmp_path):
     launch = prepare(tmp_path, toys())
 
     def message(kind=Kind.TRAIN):
-        content = (
-            orders.hello(launch)
-            if kind is Kind.HELLO
-            else orders.order(
-                launch,
-                kind,
-                1,
-                launch.start(),
-                '{"a": 1}' if kind is Kind.INSTALL else "",
-            )
-        )
-        asked = Message(content, 7, str(kind))
-        asked.metadata.__dict__["_message_id"] = "m1"
-        return asked
+        return asking(launch, kind)
 
     return message
 
 
 def guarded(handler, site=None):
-    return lambda message: egress.guard(lambda context: site or ToySite("alpha"))(
+    return lambda message: gate.guard(lambda context: site or ToySite("alpha"))(
         message, CONTEXT, handler
     )
 
@@ -105,14 +112,14 @@ def test_a_site_that_cannot_be_opened_fails_closed(ask):
     def broken(context):
         raise KeyError("/data/patient-7")
 
-    reply = egress.guard(broken)(ask(), CONTEXT, lambda m, c: good(m))
+    reply = gate.guard(broken)(ask(), CONTEXT, lambda m, c: good(m))
     assert reply.error == Error(code=100, reason="VG00")
 
 
 def test_a_kind_of_message_that_there_is_not_fails_closed(ask):
     message = ask()
     message.metadata.message_type = "query.patients"
-    refused(message, lambda m, c: Message(RecordDict(), reply_to=m), "VG00")
+    refused(message, lambda m, c: Message(RecordDict(), reply_to=m), "VG30")
 
 
 def test_what_hides_beside_the_values_does_not_leave(ask):
@@ -132,7 +139,197 @@ def test_what_hides_beside_the_values_does_not_leave(ask):
 def test_a_loss_is_stopped_under_dp_whatever_the_site_answers(tmp_path, kind):
     asked = replace(config(), privacy=PrivacyConfig(enabled=True))
     launch = prepare(tmp_path, toys(), asked)
-    content = orders.order(launch, kind, 1, launch.start())
-    message = Message(content, 7, str(kind))
-    message.metadata.__dict__["_message_id"] = "m1"
-    assert good(message).error == Error(code=100, reason="VG30")
+    assert good(asking(launch, kind)).error == Error(code=100, reason="VG30")
+
+
+@pytest.mark.parametrize("kind", [Kind.TRAIN, Kind.EVALUATE])
+def test_a_loss_is_stopped_where_the_hospital_keeps_losses(ask, kind):
+    message = ask(kind)
+    reply = good(message)
+    with pytest.raises(ExchangeError, match=r"numbers|no held-out loss"):
+        egress.checked(message, reply, ToySite("alpha", policy=Policy(metrics=False)))
+
+
+def test_a_reply_under_dp_that_spent_nothing_is_stopped(tmp_path):
+    asked = replace(config(), privacy=PrivacyConfig(enabled=True))
+    launch = prepare(tmp_path, toys(), asked)
+    message, site = asking(launch, Kind.TRAIN), ToySite("alpha")
+    order = order_of(message, site)
+    outcome = replace(site.train(order), loss_sum=None)
+    with pytest.raises(ExchangeError, match="spent nothing"):
+        egress.checked(message, answers.trained(message, site, order, outcome), site)
+    outcome = replace(outcome, epsilon=0.5)
+    reply = answers.trained(message, site, order, outcome)
+    leaves = egress.checked(message, reply, site)
+    assert leaves["numbers"]["epsilon-spent"] == 0.5
+
+
+# The last look: the same wall once more, from the outside.
+
+
+def look(message, reply, limit=None):
+    site = ToySite("alpha")
+    most = egress.limit_of(site, plan_of(words_of(message)))
+    egress.last_look(message, reply, most if limit is None else limit)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_the_last_look_lets_every_good_reply_pass(ask, kind):
+    message = ask(kind)
+    look(message, good(message))
+    look(message, Message(Error(code=100, reason="VG40"), reply_to=message))
+
+
+def test_the_limit_is_that_of_the_largest_group_and_little_more():
+    class Large(ToySite):
+        def schema(self, plan):
+            lora = {"a.A": np.zeros((4000, 1000), np.float16)}
+            return ExchangeSchema.of({**weights(), "lora": lora})
+
+    limit = egress.limit_of(Large("alpha"), config().plan)
+    assert 8_000_000 < limit < 8_100_000
+    # and it is enough for what Flower really sends, cut into pieces and named
+    content = RecordDict(
+        {"update": ArrayRecord({"lora": Array(np.zeros(4_000_000, np.float16))})}
+    )
+    sent = Message(content, 7, "train")
+    assert 8_000_000 < len(raw(sent)) < limit - 8_000
+
+
+def test_a_reply_with_more_bytes_than_a_reply_can_need_is_stopped(ask):
+    message = ask()
+    reply = good(message)
+    size = len(raw(reply))
+    look(message, reply, size)
+    with pytest.raises(ExchangeError, match=f"{size} bytes, the limit is {size - 1}"):
+        look(message, reply, size - 1)
+    error = Message(Error(code=100, reason="VG40"), reply_to=message)
+    with pytest.raises(ExchangeError, match="the limit is 10"):
+        look(message, error, 10)
+
+
+def test_bytes_that_hide_in_an_array_count(ask):
+    message = ask()
+    reply = good(message)
+    reply.content["update"]["mapper"].data += b"patient" * 10_000
+    with pytest.raises(ExchangeError, match="the limit is"):
+        look(message, reply)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("_reply_to_message_id", "m2"),
+        ("_message_type", "evaluate"),
+        ("_dst_node_id", 99),
+        ("_src_node_id", 99),
+        ("_run_id", 99),
+        ("_group_id", "patient 7 has a melanoma"),
+    ],
+)
+def test_a_reply_that_is_addressed_otherwise_is_stopped(ask, name, value):
+    message = ask()
+    reply = good(message)
+    reply.metadata.__dict__[name] = value
+    with pytest.raises(ExchangeError, match="is not that of the message"):
+        look(message, reply)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Error(code=2, reason="VG40"),
+        Error(code=100, reason="VG4"),
+        Error(code=100, reason="VG40\n"),
+        Error(code=100, reason="/data/patient-7"),
+        Error(code=100, reason="VG40 /data/patient-7"),
+        Error(code=100),
+    ],
+)
+def test_an_error_that_says_more_than_a_code_is_stopped(ask, error):
+    message = ask()
+    with pytest.raises(ExchangeError, match="only say its code"):
+        look(message, Message(error, reply_to=message))
+
+
+def test_an_error_that_carries_content_is_stopped(ask):
+    message = ask()
+    reply = good(message)
+    reply.__dict__["_error"] = Error(code=100, reason="VG40")
+    with pytest.raises(ExchangeError, match="either an answer or an error"):
+        look(message, reply)
+    reply.__dict__["_error"] = reply.__dict__["_content"] = None
+    with pytest.raises(ExchangeError, match="either an answer or an error"):
+        look(message, reply)
+
+
+def _words(**words):
+    return lambda content: {
+        **content,
+        "origin": ConfigRecord({**content["origin"], **words}),
+    }
+
+
+def _numbers(**numbers):
+    told = {name.replace("_", "-"): value for name, value in numbers.items()}
+    return lambda content: {
+        **content,
+        "numbers": MetricRecord({**content["numbers"], **told}),
+    }
+
+
+def _arrays(**arrays):
+    return lambda content: {
+        **content,
+        "update": ArrayRecord({n: Array(a) for n, a in arrays.items()}),
+    }
+
+
+FLAT = np.zeros(4, np.float16)
+WRONG = [
+    ("records", lambda c: {**c, "latents": ArrayRecord({"lora": Array(FLAT)})}),
+    ("records", lambda c: {n: r for n, r in c.items() if n != "numbers"}),
+    ("records", lambda c: {**c, "numbers": ConfigRecord({"loss-sum": 1.0})}),
+    ("records", lambda c: {**c, "origin": MetricRecord({"site": 1})}),
+    ("records", lambda c: {}),
+    ("other names", _words(note="x")),
+    ("other names", _numbers(per_sample=1.0)),
+    ("other names", _arrays(visual_prior=FLAT)),
+    ("other names", lambda c: {**c, "update": ArrayRecord()}),
+    ("word", _words(site="/data/ward-7")),
+    ("word", _words(site="patient 7")),
+    ("word", _words(site="x" * 65)),
+    ("word", _words(site=7)),
+    ("word", _words(site=["alpha"])),
+    ("number", _numbers(loss_sum=[0.1, 0.2])),
+    ("number", _numbers(loss_sum=float("nan"))),
+    ("number", _numbers(loss_sum=float("inf"))),
+    ("array", _arrays(lora=FLAT.astype(np.float32))),
+    ("array", _arrays(lora=np.array([b"patient"]))),
+]
+
+
+@pytest.mark.parametrize(("told", "change"), WRONG)
+def test_anything_but_a_replys_own_records_is_stopped(ask, told, change):
+    message = ask()
+    reply = good(message)
+    reply.content = RecordDict(change(dict(reply.content)))
+    with pytest.raises(ExchangeError, match=told):
+        look(message, reply)
+
+
+def test_a_reply_to_a_message_that_there_is_not_is_stopped(ask):
+    message = ask(Kind.HELLO)
+    for content in (good(message).content, RecordDict()):
+        reply = Message(content, reply_to=message)
+        for one in (message, reply):
+            one.metadata.message_type = "query.patients"
+        with pytest.raises(ExchangeError, match=r"not those of query\.patients"):
+            egress.last_look(message, reply, 10_000)
+        message.metadata.message_type = "query.hello"
+
+
+def test_what_cannot_be_looked_at_does_not_leave(ask):
+    with pytest.raises(ExchangeError, match="cannot be looked at") as caught:
+        egress.last_look(ask(), "/data/patient-7", 10_000)
+    assert "patient" not in str(caught.value)

@@ -49,6 +49,8 @@ def test_the_order_of_a_state_does_not_matter():
         ({"a.bias": np.array([1, np.nan, 0])}, "a.bias holds values that are not fin"),
         ({"a.bias": np.array([1, -np.inf, 0])}, "limit 65504"),
         ({"a.bias": np.array([1, 7e4, 0])}, "limit 65504"),
+        ({"a.bias": np.array([1, 1.1e4, 0])}, "a.bias holds .* the limit is 10000"),
+        ({"a.bias": np.array([1, -1.1e4, 0])}, "a.bias holds .* the limit is 10000"),
     ],
 )
 def test_a_state_that_is_not_the_schemas_is_not_packed(change, said):
@@ -69,12 +71,20 @@ def test_a_missing_tensor_is_named():
         np.zeros((9, 1), np.float16),
         np.full(9, np.nan, np.float16),
         np.full(9, np.inf, np.float16),
+        np.full(9, 1.1e4, np.float16),
+        np.full(9, -1.1e4, np.float16),
         np.zeros(9, ">f2"),
     ],
 )
 def test_an_array_that_is_not_the_schemas_is_not_unpacked(flat):
     with pytest.raises(ExchangeError):
         payload.unpack(flat, SPECS)
+
+
+def test_weights_up_to_the_limit_pass_either_way():
+    large = {name: np.full_like(array, 1e4) for name, array in state().items()}
+    again = payload.unpack(payload.pack(large, SPECS), SPECS)
+    assert all((array == payload.LARGEST).all() for array in again.values())
 
 
 def numbers(**change):

@@ -15,6 +15,10 @@ from vgmedgen.exchange.schema import DTYPE, LIMITS, NUMBERS, Specs
 State = Mapping[str, np.ndarray]
 """Canonical name -> float32 array."""
 
+# Largest absolute value of a weight. No model here comes near it; whoever sends more
+# wants sums to overflow.
+LARGEST = 1e4
+
 
 def pack(state: State, specs: Specs) -> np.ndarray:
     """Lay the tensors of `state` end to end.
@@ -28,7 +32,7 @@ def pack(state: State, specs: Specs) -> np.ndarray:
 
     Raises:
         ExchangeError: for a missing or further name, another shape, or a value that is
-            not finite or too large for float16.
+            not finite, too large for float16, or above `LARGEST`.
     """
     check_names(state, specs)
     flat = np.empty(sum(spec.size for spec in specs), dtype=np.float16)
@@ -46,6 +50,11 @@ def pack(state: State, specs: Specs) -> np.ndarray:
             raise ExchangeError(
                 f"tensor {spec.name} holds values that are not finite in float16 "
                 "(limit 65504); nothing was sent"
+            )
+        if np.abs(values).max(initial=0) > LARGEST:
+            raise ExchangeError(
+                f"tensor {spec.name} holds a value of {np.abs(values).max():g}, the limit "
+                f"is {LARGEST:g}; nothing was sent"
             )
         flat[start : start + spec.size] = values
         start += spec.size
@@ -68,7 +77,7 @@ def unpack(flat: np.ndarray, specs: Specs) -> dict[str, np.ndarray]:
 
 
 def check(flat: np.ndarray, specs: Specs) -> None:
-    """Accept one flat float16 array of exactly the schema's length, all finite.
+    """Accept one flat float16 array of exactly the schema's length, all within bounds.
 
     Raises:
         ExchangeError: for anything else.
@@ -81,6 +90,11 @@ def check(flat: np.ndarray, specs: Specs) -> None:
         )
     if not np.isfinite(flat).all():
         raise ExchangeError("the payload holds values that are not finite")
+    if np.abs(flat).max(initial=0) > LARGEST:
+        raise ExchangeError(
+            f"the payload holds a value of {np.abs(flat).max():g}, the limit is "
+            f"{LARGEST:g}"
+        )
 
 
 def check_names(state: State, specs: Specs) -> None:

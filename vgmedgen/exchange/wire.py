@@ -4,6 +4,7 @@ The records themselves are Flower's; here they are only looked at through the fe
 attributes that count, so that a site and the server check with the same code.
 """
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,6 +166,23 @@ def size(content: Records) -> int:
         for word in record.values()
     )
     return arrays + words + 8 * sum(len(r) for r in content.metric_records.values())
+
+
+def fingerprint(content: Records) -> str:
+    """sha256 of everything that a message says: equal content, equal fingerprint."""
+    said = hashlib.sha256()
+    for kind, records in (
+        ("arrays", content.array_records),
+        ("numbers", content.metric_records),
+        ("words", content.config_records),
+    ):
+        for name in sorted(records):
+            for key in sorted(records[name]):
+                value = records[name][key]
+                data = value.data if kind == "arrays" else str(value).encode()
+                head = f"{kind}/{name}/{key}/{len(data)}\n"
+                said.update(head.encode() + data)
+    return said.hexdigest()
 
 
 def _word(name: str, word: object) -> str:

@@ -6,7 +6,7 @@ A public key is told as 64 hexadecimal digits everywhere: in policies, messages,
 from dataclasses import dataclass
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
@@ -42,10 +42,13 @@ class SigningKey:
         """
         try:
             found = load_pem_private_key(read_secret(path), password=None)
-        except ValueError:
+        except (ValueError, TypeError, UnsupportedAlgorithm):  # a passphrase too
             found = None
         if not isinstance(found, Ed25519PrivateKey):
-            raise TrustError(f"{path} is not an Ed25519 private key in PEM form")
+            raise TrustError(
+                f"{path} is not an Ed25519 private key in PEM form without a "
+                "passphrase; put it back from a backup"
+            )
         return cls(found)
 
     def save(self, path: Path) -> None:

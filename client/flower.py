@@ -1,0 +1,240 @@
+"""Everything of a site that touches Flower's internals, read in 1.41.0.
+
+A stock SuperNode unpacks and runs whatever Python the coordinator ships. Here it only
+carries messages: it runs with process isolation, and the process that takes its tasks is
+ours, which runs the client app that is installed at the hospital, stays warm between
+rounds, and never looks into a bundle. `tests/contract/test_flower_client.py` holds each
+of these seams.
+"""
+
+import logging
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Context, Error, Message
+from flwr.common.constant import SubStatus
+from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.error import ApiErrorCode, FlowerError
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import (
+    RuntimeTokenHttpInterceptor,
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode.cli.flower_supernode import flower_supernode
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from flwr.supernode.runtime.run_clientapp import (
+    pull_task_input,
+    push_message,
+    push_task_output,
+)
+
+from client.connection import explain
+from client.node import TAKEN
+from vgmedgen.errors import ExchangeError, StateError, VGMedGenError
+from vgmedgen.exchange.schema import SITE_ERROR
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.25
+_ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
+
+NO_INTERVAL = 0.0  # seconds between heartbeats; Flower takes 10 to 1800
+
+Answer = Callable[[Message, Context], Message]
+"""A client app."""
+LastLook = Callable[[Message, Message], None]
+"""(message, reply): raises where the reply may not leave."""
+
+
+def run_supernode(
+    *, address: str, ca: Path, key: Path, port: int, secret: Path
+) -> None:
+    """Be a SuperNode that runs no app itself, until told to stop.
+
+    Args:
+        address: host:port of the coordinator.
+        ca: certificate that the coordinator's has to chain to.
+        key: private key of this site's node.
+        port: of the runtime API, on loopback.
+        secret: file with what a runner proves itself with.
+    """
+    words = [
+        *("--superlink", address, "--root-certificates", str(ca)),
+        *("--auth-supernode-private-key", str(key)),
+        *("--host", "127.0.0.1", "--port", str(port), "--isolation", "process"),
+        *("--superexec-auth-secret-file", str(secret)),
+    ]
+    flowers = logging.getLogger("flwr")
+    flowers.handlers.clear()  # it has a handler of its own, beside the root's
+    flowers.propagate = True
+    flowers.setLevel(logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    with mock.patch("sys.argv", ["flower-supernode", *words]):
+        flower_supernode()
+
+
+def run_tasks(
+    port: int, secret: bytes, answer: Answer, look: LastLook, folder: Path
+) -> None:
+    """Answer the messages of the SuperNode on `port`, one after the other, for ever.
+
+    Args:
+        port: of its runtime API, on loopback.
+        secret: what the SuperNode knows a runner by.
+        answer: the installed client app.
+        look: the last thing that sees a reply.
+        folder: of the site; it is all that a context's node config tells.
+    """
+    client = _client(
+        port,
+        "SuperExec",
+        SuperExecAuthHttpInterceptor(
+            master_secret=secret, protected_methods={_ACQUIRE}
+        ),
+    )
+    while True:
+        # every kind of task: one that nobody took would block the node for ever
+        asked = AcquireTaskRequest(supported_task_types=[str(t) for t in TaskType])
+        try:
+            told = client.AcquireTask(asked)
+        except httpx.HTTPError:
+            time.sleep(1.0)  # the SuperNode is being restarted
+            continue
+        if not told.HasField("task") or not told.token:
+            time.sleep(POLL_S)
+            continue
+        kind = str(told.task.type)
+        log.info(TAKEN)
+        _run_one(port, told.token, kind, answer, look, folder)
+
+
+def _run_one(
+    port: int, token: str, kind: str, answer: Answer, look: LastLook, folder: Path
+) -> None:
+    client = _client(port, "flwr-clientapp", RuntimeTokenHttpInterceptor(token))
+    beat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    beat.start()
+    try:
+        message, context, _, _ = pull_task_input(client)
+        context.node_config = {"site": str(folder)}  # the operator's, nobody else's
+        reply = answered(message, context, kind, answer, look)
+        push_message(client, reply, context)
+        # never before the reply, and never without: Flower would wait for it for ever,
+        # while a task that stops beating is answered for after a minute
+        push_task_output(client, context, SubStatus.COMPLETED, "")
+    except (httpx.HTTPError, RuntimeError) as error:
+        log.warning(
+            "the answer did not reach the node (%s); it is kept, and given again when "
+            "the coordinator asks again",
+            type(error).__name__,
+        )
+    finally:
+        if beat.is_running:
+            beat.stop()
+        client.close()
+
+
+def answered(
+    message: Message, context: Context, kind: str, answer: Answer, look: LastLook
+) -> Message:
+    """The reply that may leave: the app's, or an error code and nothing else.
+
+    Flower wedges a node whose reply answers another message, and sends the text of an
+    exception; neither can happen here.
+    """
+    try:
+        _check_kind(kind)
+        reply = answer(message, context)
+        look(message, reply)
+    # SystemExit too: a library that exits must not take its last words outside
+    except (Exception, SystemExit) as error:
+        code = error.code if isinstance(error, VGMedGenError) else VGMedGenError.code
+        log.exception("stopped at the last look (%s); only the code leaves", code)
+        return Message(Error(code=SITE_ERROR, reason=code), reply_to=message)
+    return reply
+
+
+def _check_kind(kind: str) -> None:
+    if kind != TaskType.CLIENT_APP:
+        raise ExchangeError(f"a task of kind {kind[:40]} is not run at a hospital")
+
+
+def _client(
+    port: int, component: str, *interceptors: ProtobufClientInterceptor
+) -> RuntimeHttpClient:
+    return RuntimeHttpClient.from_server_address(
+        server_address=f"127.0.0.1:{port}",
+        insecure=True,
+        root_certificates=None,
+        interceptors=[
+            RuntimeVersionHttpInterceptor(component_name=component),
+            *interceptors,
+        ],
+    )
+
+
+def registered(
+    address: str,
+    context: ssl.SSLContext,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    timeout: float,
+) -> bool:
+    """Whether a SuperLink knows the key, without joining it.
+
+    Flower has no call that only asks: every other one wants the node's number, which a
+    node learns by joining. But a SuperLink looks a key up before it looks at the interval
+    of heartbeats that a node wants, so a request with an interval that none may have is
+    always refused, changes nothing, and the reason tells: 2003 (interval) for a
+    registered key, 2004 for any other. It does so too while the node is online.
+
+    Args:
+        address: host:port.
+        context: how its certificate is checked.
+        key: the node's, which signs the request and does not leave.
+        timeout: seconds, of each step on the wire.
+
+    Raises:
+        StateError: if it took the request; the node is taken offline again.
+        TrustError: if it refuses for another reason.
+        UnreachableError: if it does not answer.
+    """
+    node = NodeAuthHttpInterceptor(key, key.public_key())
+    public = public_key_to_bytes(key.public_key())
+    asked = ActivateNodeRequest(public_key=public, heartbeat_interval=NO_INTERVAL)
+    try:
+        with FleetHttpClient(
+            f"https://{address}", interceptors=[node], verify=context, timeout=timeout
+        ) as client:
+            taken = client.ActivateNode(asked)
+            client.DeactivateNode(DeactivateNodeRequest(node_id=taken.node_id))
+    except (httpx.HTTPError, ValueError) as error:  # ValueError: no protobuf
+        match _code(error):
+            case ApiErrorCode.FLEET_INVALID_HEARTBEAT_INTERVAL:
+                return True
+            case ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED:
+                return False
+        raise explain(error, where=address) from None
+    raise StateError(
+        "the coordinator activated a node that sends no heartbeats, which Flower 1.41.0 "
+        "never does; ask it which version it runs"
+    )
+
+
+def _code(error: Exception) -> int | None:
+    if not isinstance(error, httpx.HTTPStatusError):
+        return None
+    told = FlowerError.from_json(error.response.text)
+    return told.code if told else None

@@ -1,0 +1,202 @@
+"""What happens to a message at a hospital's wall, in this order and whatever it asks.
+
+Its arrival is kept in the audit log. Then it must be readable, by a coordinator that is
+trusted, within the site's policy, approved, and not of a round that was answered before.
+Only then a handler sees it; its answer is held against the exchange schema, kept as
+answered, kept in the audit log, and only then it leaves. Wherever anything at all goes
+wrong an error code leaves and nothing else, because Flower would otherwise send the
+exception's text, paths and patients included.
+"""
+
+import logging
+import re
+import time
+from datetime import UTC, datetime
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp.typing import ClientAppCallable, Mod
+
+from client import policy, rehearsal
+from client.approvals import Approvals
+from client.contract import OpenSite, Site
+from client.egress import checked
+from client.ingress import (
+    check_round,
+    kind_of,
+    known_of,
+    order_of,
+    plan_of,
+    words_of,
+)
+from client.policy import History
+from client.request import Request
+from client.runfiles import AUDIT
+from client.turns import Turns
+from vgmedgen.errors import (
+    ApprovalError,
+    DryRunError,
+    PolicyError,
+    StateError,
+    VGMedGenError,
+)
+from vgmedgen.exchange.schema import CODE, SITE_ERROR
+from vgmedgen.exchange.wire import Kind, fingerprint, size
+from vgmedgen.trust import warrant
+from vgmedgen.trust.journal import Journal
+
+log = logging.getLogger(__name__)
+
+_WHY = {
+    "VG10": "order",
+    "VG15": "base",
+    "VG30": "order",
+    "VG40": "policy",
+    "VG41": "budget",
+    "VG42": "waiting",
+    "VG43": "policy",
+    "VG44": "dry-run",
+    "VG45": "replay",
+    "VG50": "training",
+    "VG70": "signature",
+}
+
+
+def guard(open_site: OpenSite) -> Mod:
+    """The gate of the site that `open_site` opens, as a Flower mod."""
+
+    def gate(
+        message: Message, context: Context, call_next: ClientAppCallable
+    ) -> Message:
+        passage = Passage()
+        try:
+            site = open_site(context)
+            digest = passage.enter(message, site)
+            request = _readable(message, digest, site)
+            content = _answered(message, context, call_next, request, site, passage)
+            passage.leave(content)
+        # SystemExit too: a library that exits must not take its last words outside.
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - logged by `refuse`
+            code = passage.refuse(error)
+            return Message(Error(code=SITE_ERROR, reason=code), reply_to=message)
+        return Message(content, reply_to=message)
+
+    return gate
+
+
+class Passage:
+    """One message from its arrival to its answer, as the audit log tells it."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._journal: Journal | None = None
+        self._facts: dict[str, str | int] = {}
+        self.repeated = False  # the very order was answered before
+        self.denied = False  # by the data officer
+
+    def enter(self, message: Message, site: Site) -> str:
+        """Keep that a message has arrived.
+
+        Returns:
+            Digest of the message; empty where it has no content.
+
+        Raises:
+            StateError: if the log cannot be written; nothing may happen then.
+        """
+        self._journal = Journal(site.folder / AUDIT)
+        known = known_of(message)
+        named = ("kind", "run", "round", "turn", "stage")
+        self._facts = {name: known[name] for name in named if name in known}
+        self._journal.add("in", **known)
+        return str(known.get("digest", ""))
+
+    def leave(self, content: RecordDict) -> None:
+        """Keep that an answer leaves.
+
+        Raises:
+            StateError: if the log cannot be written; the answer must not leave then.
+        """
+        self._add(
+            decision="sent",
+            digest=fingerprint(content),
+            bytes=size(content),
+            why="repeated" if self.repeated else "",
+        )
+
+    def refuse(self, error: BaseException) -> str:
+        """Keep that a message was refused; returns the code that leaves instead."""
+        code = error.code if isinstance(error, VGMedGenError) else ""
+        if not re.fullmatch(CODE, code):
+            code = VGMedGenError.code
+        if isinstance(error, PolicyError):  # its text names no file and no patient
+            log.warning("refused (%s): %s", code, error)
+        else:
+            log.error(
+                "stopped at this site (%s); only the code leaves", code, exc_info=error
+            )
+        decision, why = "refused", _WHY.get(code, "unforeseen")
+        if isinstance(error, DryRunError):
+            decision = "dry-run"
+        elif isinstance(error, ApprovalError):
+            decision, why = ("refused", "denied") if self.denied else ("held", why)
+        try:
+            self._add(decision=decision, code=code, why=why, bytes=0)
+        except (Exception, SystemExit):
+            log.exception("the audit log cannot be written")
+            return StateError.code
+        return code
+
+    def _add(self, **facts: str | int) -> None:
+        if self._journal is not None:
+            seconds = round(time.monotonic() - self._began, 3)
+            self._journal.add("out", seconds=seconds, **self._facts, **facts)
+
+
+def _readable(message: Message, digest: str, site: Site) -> Request:
+    """What the message asks, of a coordinator that this site trusts."""
+    kind, words = kind_of(message), words_of(message)
+    warrant.check(words, site.policy.coordinators)
+    request = Request(kind=kind, words=words, plan=plan_of(words), digest=digest)
+    if kind is not Kind.HELLO:
+        check_round(request)
+    return request
+
+
+def _answered(
+    message: Message,
+    context: Context,
+    call_next: ClientAppCallable,
+    request: Request,
+    site: Site,
+    passage: Passage,
+) -> RecordDict:
+    """The content that may leave; raises whatever stands against it."""
+    rules, now = site.policy, datetime.now(UTC).astimezone()
+    turns, approvals = Turns(site.folder), Approvals(site.folder)
+    policy.check(rules, site.privacy, request, _history(request, site, turns, now), now)
+    order = None if request.kind is Kind.HELLO else order_of(message, site)
+    passage.denied = approvals.of(request.run).denied
+    approvals.check(request, required=rules.approval == "required", now=now)
+    if order is not None:
+        passage.repeated = turns.check(request)
+    if order is not None and rules.dry_run:
+        if request.kind is Kind.TRAIN:
+            rehearsal.show(message, request, order, site, now)
+        raise DryRunError(
+            f"run {request.run} gets nothing of round {request.number}: policy.dry_run is "
+            f"true; what would have left is in {site.folder / rehearsal.FOLDER}"
+        )
+    content = checked(message, call_next(message, context), site)
+    if order is not None:
+        turns.record(request, now.date())
+    return content
+
+
+def _history(request: Request, site: Site, turns: Turns, now: datetime) -> History:
+    least, trains = site.policy.min_units, request.kind is Kind.TRAIN
+    return History(
+        # training itself refuses a site without units: only a higher limit than one is
+        # worth reading the data for
+        units=site.units if least > 1 else least,
+        today=turns.of_day(now) if trains else frozenset(),
+        repeated=trains and turns.repeats(request),
+    )

@@ -1,0 +1,111 @@
+"""Examines the site's data: read by their adapters, told in ranges.
+
+Nothing is prepared, cached or booked. What a fault says may name a file, since somebody
+has to find it; what is in order is told so that it may be read outside the hospital.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from client.preflight.finding import Caution, Finding, examined, in_range
+from client.preflight.place import Place
+from vgmedgen.data.records import Dataset, Record
+from vgmedgen.errors import DataError, PolicyError, VGMedGenError
+from vgmedgen.siteconfig import SiteSource
+
+OPENED = 8  # images that are decoded, spread over a source
+_PX = 64  # side at which they are, pixels
+
+_Read = Callable[[], Dataset]
+
+
+def sources(place: Place) -> list[Finding]:
+    """One finding for each source of site.yaml; a broken one hides no other."""
+    listed = place.site.config.sources
+    try:
+        place.datasets = [*place.site.datasets]
+        read: list[_Read] = [partial(_same, dataset) for dataset in place.datasets]
+    except VGMedGenError:  # which one of them it is, each says for itself
+        read = [partial(_alone, place, source) for source in listed]
+    return [
+        examined(
+            f"data {number}" if len(listed) > 1 else "data",
+            partial(_source, source, one),
+            f"vgmedgen data check {source.dataset} {source.root}",
+        )
+        for number, (source, one) in enumerate(zip(listed, read, strict=True), start=1)
+    ]
+
+
+def masks(place: Place) -> str | Caution:
+    """Which images have a mask."""
+    records = _records(place)
+    without = sum(not record.masks for record in records)
+    if not without:
+        return "every image has one"
+    told = f"missing for {in_range(without)} of {in_range(len(records))} images"
+    return Caution(told, "images without a mask count as images without a lesion")
+
+
+def captions(place: Place) -> str:
+    """Where the captions come from."""
+    records = _records(place)
+    given = sum(record.caption is not None for record in records)
+    if given == len(records):
+        return "every image has one of its own"
+    made = f"made from facts and pixels for {in_range(len(records) - given)} images"
+    return f"{made}, given for {in_range(given)}" if given else made
+
+
+def least_units(place: Place) -> str:
+    """As many units train as the policy asks for."""
+    site, least = place.site, place.policy.min_units
+    units = {unit for dataset in place.datasets for unit in dataset.units}
+    training = len(units - site.heldout_units)
+    if training < least:
+        raise PolicyError(
+            f"{in_range(training)} units would train, policy.min_units asks for {least}; "
+            "add data, or lower it if the hospital allows that"
+        )
+    return f"no fewer than {least} units train, as policy.min_units asks"
+
+
+def _alone(place: Place, source: SiteSource) -> Dataset:
+    """What one source of the site holds."""
+    from vgmedgen.site import Site  # noqa: PLC0415 - brings torch
+
+    site = Site(place.folder)
+    site.config = replace(site.config, sources=[source])
+    return site.datasets[0]
+
+
+def _source(source: SiteSource, read: _Read) -> str:
+    from vgmedgen.data import images  # noqa: PLC0415 - brings torch
+
+    dataset = read()
+    records = dataset.records
+    for path in (path for record in records for path in (record.image, *record.masks)):
+        if not os.access(path, os.R_OK):
+            raise DataError(
+                f"{path} cannot be read by the user that runs the node; mend its "
+                "permissions, or restore the file"
+            )
+    for record in records[:: -(-len(records) // OPENED)]:
+        images.load(record, _PX)
+    labels = Counter(record.label or "no label" for record in records)
+    classes = ", ".join(f"{name} {in_range(n)}" for name, n in sorted(labels.items()))
+    return (
+        f"{source.dataset}: {in_range(len(records))} images, "
+        f"{in_range(len(dataset.units))} units ({dataset.unit_kind}); {classes}"
+    )
+
+
+def _same(dataset: Dataset) -> Dataset:
+    return dataset
+
+
+def _records(place: Place) -> list[Record]:
+    return [record for dataset in place.datasets for record in dataset.records]

@@ -1,0 +1,148 @@
+"""Prepare a run at the coordinator, hand it to the running server, follow and stop it."""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from server import place, runs
+from server.kits import Kits
+from server.launch import Launch
+from server.registry import Registry, RoundRecord
+from server.strategy import told
+from vgmedgen import configfile
+from vgmedgen.config import RunConfig
+from vgmedgen.errors import ConfigError, StateError
+from vgmedgen.exchange.schema import WORDS
+
+POLL_S = 1.0
+
+
+def launch(kits: Kits, overrides: list[str], *, name: str | None = None) -> str:
+    """Prepare a run and queue it; one that was stopped or failed goes on.
+
+    Args:
+        kits: of this coordinator, whose server must run.
+        overrides: key=value, as everywhere.
+        name: id of the run; made from experiment and configuration by default.
+
+    Returns:
+        The run's id.
+
+    Raises:
+        ConfigError: if the configuration is not a run, or the name is another run's.
+        UnreachableError: if no server runs.
+        VGMedGenError: if base bundle or key cannot be used.
+    """
+    place.ports(kits.state)
+    config = _config(kits, overrides)
+    run = name or f"{config.experiment}-{config.digest[:8]}"
+    if not re.fullmatch(WORDS["run"], run):
+        raise ConfigError(
+            f"run name '{run[:70]}' must be at most 64 letters, digits, dots, dashes"
+        )
+    folder = runs.folder_of(kits.state, run)
+    if run in runs.runs_of(kits.state):
+        _go_on(folder, config)
+        return run
+    _prepare(kits, config, run, folder)
+    runs.write(folder, runs.QUEUED)
+    return run
+
+
+def follow(kits: Kits, run: str) -> Iterator[str]:
+    """What happens in a run, line by line, until it ends.
+
+    Raises:
+        StateError: if the run failed; with the reason.
+        UnreachableError: if the server stopped.
+    """
+    folder = runs.folder_of(kits.state, run)
+    privacy = Launch.load(runs.launch_file(folder)).config.privacy
+    shown, state = 0, ""
+    while True:
+        now = runs.read(folder)
+        if now.state != state:
+            state = now.state
+            yield f"run {run}: {state}"
+        records = Registry(folder).rounds()
+        for record in records[shown:]:
+            kept = {k: v for k, v in record.items() if k != "weights"}
+            yield told(RoundRecord(**kept), privacy)
+        shown = len(records)
+        if state == runs.FAILED:
+            raise StateError(f"run {run} failed: {now.why} [{now.code}]")
+        if state in runs.ENDED:
+            if state == runs.FINISHED:
+                yield f"release {folder / 'release'}"
+            return
+        place.ports(kits.state)
+        time.sleep(POLL_S)
+
+
+def stop(kits: Kits, run: str) -> None:
+    """Stop a run; `launch` with the same configuration goes on.
+
+    Raises:
+        StateError: if there is no such run, or it has ended.
+    """
+    if run not in runs.runs_of(kits.state):
+        known = ", ".join(runs.runs_of(kits.state)) or "none"
+        raise StateError(f"there is no run '{run}'; there are: {known}")
+    folder = runs.folder_of(kits.state, run)
+    now = runs.read(folder)
+    if now.state in runs.ENDED:
+        raise StateError(f"run {run} has ended already: {now.state}")
+    runs.write(folder, runs.STOPPED, engine=now.engine, attempts=now.attempts)
+
+
+def _config(kits: Kits, overrides: list[str]) -> RunConfig:
+    config = configfile.load_run(overrides)
+    if config.base.folder:
+        return config
+    return replace(config, base=replace(config.base, folder=str(kits.config.base)))
+
+
+def _go_on(folder: Path, config: RunConfig) -> None:
+    known = Launch.load(runs.launch_file(folder)).config
+    if known.digest != config.digest:
+        raise ConfigError(
+            f"run {folder.name} exists with another configuration; choose another "
+            "--name, or start it as it was"
+        )
+    now = runs.read(folder)
+    if now.state == runs.FINISHED:
+        raise StateError(
+            f"run {folder.name} is finished, its release is in {folder / 'release'}; "
+            "choose another --name to train again"
+        )
+    if now.state in runs.ENDED:
+        runs.write(folder, runs.QUEUED)
+
+
+def _prepare(kits: Kits, config: RunConfig, run: str, folder: Path) -> None:
+    import torch  # noqa: PLC0415 - costs seconds
+
+    from vgmedgen.base import open_bundle  # noqa: PLC0415
+    from vgmedgen.training.rounds import Workbench  # noqa: PLC0415
+
+    nodes = kits.nodes()
+    if len(nodes) < config.federation.min_sites:
+        raise ConfigError(
+            f"{len(nodes)} sites have a registered key, the run needs "
+            f"federation.min_sites={config.federation.min_sites}; register more with "
+            "`vgmedgen-server register SITE node.pub`"
+        )
+    bundle = open_bundle(Path(config.base.folder))
+    bench = Workbench.open(bundle, config.plan, torch.device("cpu"))
+    Launch.prepare(
+        run=run,
+        folder=folder,
+        config=config,
+        bundle=bundle,
+        weights=bench.states(),
+        sites=len(nodes),
+        key=kits.signing_key(),
+        nodes=nodes,
+    )

@@ -1,0 +1,138 @@
+"""The processes that the coordinator's server keeps: the SuperLink, and one per run.
+
+Started by `server.supervisor` as `python -m server.process ROLE KITS`; they end when it
+does. Secrets come through files and the environment, never through the command line.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+from server import place
+from server.kits import Kits
+from vgmedgen.errors import StateError, VGMedGenError
+from vgmedgen.files import write_text
+from vgmedgen.process import logs
+from vgmedgen.process.children import follow_keeper
+
+log = logging.getLogger(__name__)
+
+LISTEN = "VGMEDGEN_LISTEN"  # environment: host:port of the public listener
+ADMIN = "VGMEDGEN_ADMIN_PORT"
+TASK = "VGMEDGEN_TASK"  # environment: token of the run that a player took on
+ENGINE = "VGMEDGEN_ENGINE"  # environment: Flower's id of that run
+
+WORTH_S = 30.0  # a clock that is this far off is worth a word
+LIMIT_S = 300.0  # beyond it Flower refuses the node
+NOTE_S = 5.0  # how often what was seen is written down
+
+
+def superlink(kits: Kits) -> None:
+    """Serve the SuperLink until told to stop."""
+    from server import flower  # noqa: PLC0415 - what a run's player does not need
+
+    host, _, port = os.environ[LISTEN].rpartition(":")
+    link = flower.Link(
+        host=host,
+        port=int(port),
+        admin_port=int(os.environ[ADMIN]),
+        ca=kits.home / "ca.crt",
+        certificate=kits.home / "server.crt",
+        key=kits.home / "server.key",
+        database=kits.state / place.DATABASE,
+        secret=kits.state / place.SECRET,
+        token=place.token(kits.state),
+    )
+    flower.quiet()
+    skews = flower.Skews(worth_s=WORTH_S)
+    threading.Thread(target=_note, args=(kits, skews), daemon=True).start()
+    asyncio.run(flower.serve(link, skews=skews, refused=Strangers()))
+
+
+class Strangers:
+    """Says who asked the public port for what it does not answer, now and then."""
+
+    def __init__(self, every_s: float = 10.0) -> None:
+        self._every_s = every_s
+        self._last = -every_s
+        self._count = 0
+
+    def __call__(self, peer: str, path: str, status: int) -> None:
+        """Hear of one refused request."""
+        self._count += 1
+        now = time.monotonic()
+        if now - self._last >= self._every_s:
+            log.warning(
+                "refused %d requests on the public port, the last from %s for %r (%d)",
+                *(self._count, peer, path, status),
+            )
+            self._last, self._count = now, 0
+
+
+def _note(kits: Kits, skews: "flower.Skews") -> None:  # type: ignore[name-defined]  # noqa: F821
+    """Write down whose clock is off, and say it once."""
+    told: dict[str, float] = {}
+    while True:
+        time.sleep(NOTE_S)
+        sites = {key: site for site, key in kits.nodes().items()}
+        found = {sites[k]: s for k, s in list(skews.found.items()) if k in sites}
+        for site, ahead in found.items():
+            if abs(ahead - told.get(site, 0.0)) > WORTH_S:
+                log.warning("%s", skew_line(site, ahead))
+        if found != told:
+            write_text(kits.state / place.SKEW, json.dumps(found))
+        told = found
+
+
+def skew_line(site: str, ahead: float) -> str:
+    """One line about a clock that is off."""
+    way = "ahead of" if ahead > 0 else "behind"
+    what = "its requests are refused" if abs(ahead) > LIMIT_S else "it still gets in"
+    return (
+        f"the clock of {site} is {abs(ahead):.0f} s {way} the coordinator's; {what} "
+        f"(limit {LIMIT_S:.0f} s): have its clock set by NTP"
+    )
+
+
+def player(kits: Kits) -> None:
+    """Play one run that was acquired, and write down how it ended."""
+    from server import flower, runs  # noqa: PLC0415 - what a SuperLink does not need
+    from server.app import RUN_FILE, app  # noqa: PLC0415
+
+    flower.quiet()
+    engine = os.environ[ENGINE]
+    named: list[Path] = []
+
+    def config_of(run: str) -> dict[str, str]:
+        folder = runs.folder_of(kits.state, run)
+        if not run or run not in runs.runs_of(kits.state):
+            raise StateError(f"no run '{run[:64]}' was prepared here; it is not played")
+        named.append(folder)
+        return {RUN_FILE: str(runs.launch_file(folder))}
+
+    try:
+        flower.play(int(os.environ[ADMIN]), os.environ[TASK], app, config_of)
+    except VGMedGenError as error:
+        log.error("%s [%s]", error, error.code)  # noqa: TRY400 - one line is all there is
+        if named:
+            runs.end(named[0], engine, runs.FAILED, why=str(error), code=error.code)
+    else:
+        runs.end(named[0], engine, runs.FINISHED)
+
+
+def main() -> None:
+    """Be what the command line names."""
+    logs.child()
+    follow_keeper()
+    role, folder = sys.argv[1:]
+    kits = Kits.open(Path(folder))
+    {"superlink": superlink, "player": player}[role](kits)
+
+
+if __name__ == "__main__":
+    main()

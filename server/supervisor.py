@@ -1,0 +1,314 @@
+"""One command that is the coordinator's server: keeps the SuperLink, plays the runs.
+
+What it keeps in mind is on disk (`server.runs`), so that a server that was killed, or
+whose SuperLink or player was, takes up every run from its last complete round.
+"""
+
+import logging
+import signal
+import socket
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from server import flower, place, runs
+from server.flower import Control
+from server.kits import Kits
+from vgmedgen.errors import StateError, UnreachableError
+from vgmedgen.process import logs
+from vgmedgen.process.children import Child, module
+from vgmedgen.process.lock import only_one
+from vgmedgen.trust.journal import Journal
+
+log = logging.getLogger(__name__)
+
+UP_S = 90.0  # a SuperLink has this long to answer after its start
+TICK_S = 0.5
+SYNC_S = 3.0  # how often new sites and new runs are looked for
+MOST_ATTEMPTS = 25  # a run whose player ended this often is given up
+OFFLINE = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+}
+ROLE = "server.process"
+
+
+def serve(
+    kits: Kits,
+    *,
+    port: int | None = None,
+    listen: str | None = None,
+    page: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C.
+
+    Args:
+        kits: of this coordinator.
+        port: of the public listener, instead of the kits'.
+        listen: address of the public listener, instead of the kits'.
+        page: whether to serve the status page on loopback.
+        as_json: log JSON lines.
+
+    Raises:
+        StateError: if a port is in use, the database locked, or a server runs already.
+        TrustError: if a key or certificate cannot be used.
+    """
+    logs.keeper(as_json=as_json)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with only_one(kits.state / place.LOCK, "a coordinator's server"):
+        server = Server(
+            kits,
+            port=port or kits.config.port,
+            listen=listen or kits.config.listen,
+            page=page,
+        )
+        server.run(stop)
+
+
+class Server:
+    """The SuperLink, the player of the run that is on, and what waits."""
+
+    def __init__(self, kits: Kits, *, port: int, listen: str, page: bool) -> None:
+        self._kits = kits
+        self._port, self._listen = port, listen
+        self._page = kits.config.page_port if page else 0
+        self._admin = kits.config.admin_port
+        self._journal = Journal(kits.state / place.AUDIT)
+        self._player: Child | None = None
+        self._playing = ""  # Flower's id of the run that is on
+        self._synced = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until `stop` is set."""
+        for line in self._kits.warnings():
+            log.warning("%s", line)
+        self._check_free()
+        place.prepare(self._kits.state)
+        place.say(self._kits.state, self._ports())
+        link = Child(
+            "superlink",
+            module(ROLE, "superlink", str(self._kits.folder.resolve())),
+            OFFLINE
+            | {
+                "VGMEDGEN_LISTEN": f"{self._listen}:{self._port}",
+                "VGMEDGEN_ADMIN_PORT": str(self._admin),
+                "FLWR_HOME": str(self._kits.state / "flower"),
+            },
+        )
+        control = Control(self._admin, place.token(self._kits.state))
+        self._journal.add("start", pid=self._ports().pid)
+        page = self._serve_page(control)
+        try:
+            link.tend()
+            self._wait_up(control, link, stop)
+            self._take_up(control)
+            log.info(
+                "hospitals reach this server at %s:%d; stop it with Ctrl-C or SIGTERM",
+                *(self._kits.config.host, self._port),
+            )
+            while not stop.wait(TICK_S):
+                link.tend()
+                try:
+                    self._turn(control)
+                except UnreachableError:
+                    continue  # the SuperLink is being restarted
+        finally:
+            log.info("stopping")
+            page()
+            if self._player is not None:
+                self._player.stop()
+            link.stop()
+            control.close()
+            self._journal.add("stop", pid=self._ports().pid)
+
+    def _turn(self, control: Control) -> None:
+        now = time.monotonic()
+        if now - self._synced > SYNC_S:
+            self._synced = now
+            sync(self._kits, control)
+            self._start_queued(control)
+        if self._player is not None and not self._player.running:
+            self._player_ended(control)
+        if self._player is None:
+            task = flower.acquire(self._admin, place.secret(self._kits.state))
+            if task is not None:
+                self._start_player(task)
+
+    def _start_queued(self, control: Control) -> None:
+        """Have Flower start what waits, and stop what was stopped."""
+        for name in runs.runs_of(self._kits.state):
+            folder = runs.folder_of(self._kits.state, name)
+            now = runs.read(folder)
+            if now.state == runs.QUEUED and self._player is None:
+                engine = control.start(name)
+                attempts = now.attempts + 1
+                runs.write(folder, runs.RUNNING, engine=engine, attempts=attempts)
+                log.info("run %s starts (attempt %d)", name, attempts)
+                return
+            if now.state == runs.STOPPED and now.engine == self._playing != "":
+                control.stop(now.engine)
+                if self._player is not None:
+                    self._player.stop()
+
+    def _start_player(self, task: flower.Task) -> None:
+        self._playing = task.engine
+        self._player = Child(
+            "run",
+            module(ROLE, "player", str(self._kits.folder.resolve())),
+            OFFLINE
+            | {
+                "VGMEDGEN_TASK": task.token,
+                "VGMEDGEN_ENGINE": task.engine,
+                "VGMEDGEN_ADMIN_PORT": str(self._admin),
+                "FLWR_HOME": str(self._kits.state / "flower"),
+            },
+        )
+        self._player.start()
+
+    def _player_ended(self, control: Control) -> None:
+        engine, self._playing, self._player = self._playing, "", None
+        if control.ended(engine) is None:
+            control.stop(engine)
+        for name in runs.runs_of(self._kits.state):
+            folder = runs.folder_of(self._kits.state, name)
+            now = runs.read(folder)
+            if now.engine != engine:
+                continue
+            if now.state == runs.RUNNING:
+                log.warning("run %s was cut off; it goes on from its last round", name)
+                requeue(folder, now)
+            else:
+                log.info(
+                    "run %s: %s%s",
+                    name,
+                    now.state,
+                    f", {now.why}"[: 400 * bool(now.why)],
+                )
+
+    def _take_up(self, control: Control) -> None:
+        """What an earlier server left: its runs go on, from their last rounds."""
+        sync(self._kits, control)
+        for name in runs.runs_of(self._kits.state):
+            folder = runs.folder_of(self._kits.state, name)
+            now = runs.read(folder)
+            if now.state == runs.RUNNING:
+                if control.ended(now.engine) is None:
+                    control.stop(now.engine)
+                requeue(folder, now)
+                log.info("run %s was cut off; it goes on from its last round", name)
+
+    def _wait_up(self, control: Control, link: Child, stop: threading.Event) -> None:
+        end = time.monotonic() + UP_S
+        while not stop.wait(TICK_S):
+            try:
+                control.nodes()
+            except UnreachableError:
+                if not link.running or time.monotonic() > end:
+                    told = link.lines[-1] if link.lines else "it said nothing"
+                    link.stop()
+                    raise StateError(f"the SuperLink does not start: {told}") from None
+            else:
+                return
+
+    def _check_free(self) -> None:
+        wanted = [(self._listen, self._port), ("127.0.0.1", self._admin)]
+        if self._page:
+            wanted.append(("127.0.0.1", self._page))
+        for host, port in wanted:
+            check_port(host, port)
+        check_database(self._kits.state / place.DATABASE)
+
+    def _ports(self) -> place.Ports:
+        import os  # noqa: PLC0415
+
+        return place.Ports(
+            public=self._port, admin=self._admin, page=self._page, pid=os.getpid()
+        )
+
+    def _serve_page(self, control: Control) -> Callable[[], None]:
+        if not self._page:
+            return lambda: None
+        from server.page import app  # noqa: PLC0415 - only where it is asked for
+        from server.status import gather  # noqa: PLC0415
+
+        log.info("status page: http://127.0.0.1:%d", self._page)
+        return flower.in_background(
+            app(lambda: gather(self._kits, control)), self._page
+        )
+
+
+def sync(kits: Kits, control: Control) -> None:
+    """Make the SuperLink's nodes those of the kits.
+
+    Raises:
+        UnreachableError: if the SuperLink does not answer.
+    """
+    wanted = kits.nodes()
+    known = {node.public_key: node for node in control.nodes()}
+    for site, key in sorted(wanted.items()):
+        if key not in known:
+            control.register(site, key)
+            log.info("%s may join", site)
+    for key in known.keys() - set(wanted.values()):
+        control.unregister(known[key].node_id)
+        log.info("a node whose key is no longer among the kits is shut out")
+
+
+def requeue(folder: Path, now: runs.RunState) -> None:
+    """Have a run played again, unless that was tried too often."""
+    if now.attempts >= MOST_ATTEMPTS:
+        why = f"its player ended {now.attempts} times; the log says why"
+        runs.write(folder, runs.FAILED, why=why, code="VG00", attempts=now.attempts)
+        return
+    runs.write(folder, runs.QUEUED, attempts=now.attempts)
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse a port that another process listens on.
+
+    Raises:
+        StateError: naming it.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError as error:
+            raise StateError(
+                f"cannot listen on {host} port {port}: {error.strerror}; choose another "
+                "port, or stop what uses it"
+            ) from None
+
+
+def check_database(path: Path) -> None:
+    """Refuse a database that another process holds, or that is none.
+
+    Raises:
+        StateError: saying so.
+    """
+    if not path.is_file():
+        return
+    try:
+        with sqlite3.connect(path, timeout=1.0) as trial:
+            trial.execute("BEGIN IMMEDIATE")
+            trial.execute("ROLLBACK")
+    except sqlite3.OperationalError as error:
+        raise StateError(
+            f"database {path} cannot be used: {error}; another process holds it, or the "
+            "disk is full: stop that process or free some space"
+        ) from None
+    except sqlite3.DatabaseError as error:
+        raise StateError(
+            f"{path} is damaged: {error}; move it away, the server makes a new one and "
+            "every run goes on from its own files"
+        ) from None

@@ -1,0 +1,91 @@
+"""What the coordinator relies on in Flower, seam by seam."""
+
+import importlib.metadata
+import inspect
+import tomllib
+import zipfile
+from io import BytesIO
+
+import pytest
+import uvicorn
+from flwr.common.config import get_fab_config, get_metadata_from_config
+from flwr.common.constant import TIMESTAMP_TOLERANCE
+from flwr.superlink.cli.flower_superlink import _parse_superlink_lifespan_config
+from flwr.superlink.grid import HttpGrid
+from flwr.superlink.main import create_app
+from flwr.superlink.routers.fleet.router import router as fleet
+
+from server import flower, gates, process
+
+
+def test_the_version_is_the_one_that_all_this_was_read_in():
+    assert importlib.metadata.version("flwr") == "1.41.0"
+
+
+def test_the_public_paths_are_flowers_without_registering():
+    served = {route.path for route in fleet.routes}
+    withheld = {"/v1/fleet/register-node", "/v1/fleet/unregister-node"}
+    assert served - withheld == gates.FLEET
+
+
+def test_the_bundle_holds_a_description_and_no_code():
+    content = flower.bundle()
+    assert content == flower.bundle()
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        assert archive.namelist() == ["pyproject.toml"]
+        tomllib.loads(archive.read("pyproject.toml").decode())
+    config = get_fab_config(content)  # as Flower reads and checks it
+    assert get_metadata_from_config(config) == ("vgmedgen/vgmedgen", "1.0.0")
+    assert config["tool"]["flwr"]["app"]["config"] == {flower.RUN_KEY: ""}
+
+
+@pytest.fixture
+def link(tmp_path):
+    from vgmedgen.trust.certificates import make_authority, make_server
+
+    authority = make_authority("test", 10)
+    server = make_server(authority, ["localhost"], 10)
+    for name, content in (
+        ("ca.crt", authority.certificate_pem),
+        ("server.crt", server.certificate_pem),
+        ("server.key", server.key_pem),
+        ("secret.bin", b"s" * 64),
+    ):
+        (tmp_path / name).write_bytes(content)
+    return flower.Link(
+        host="127.0.0.1",
+        port=1,
+        admin_port=2,
+        ca=tmp_path / "ca.crt",
+        certificate=tmp_path / "server.crt",
+        key=tmp_path / "server.key",
+        database=tmp_path / "superlink.db",
+        secret=tmp_path / "secret.bin",
+        token="t",  # noqa: S106
+    )
+
+
+def test_the_superlinks_settings_are_those_of_a_locked_down_one(link, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["flower-superlink", *flower._arguments(link)])
+    config = _parse_superlink_lifespan_config()
+    assert config.enable_supernode_auth
+    assert config.isolation == "process"
+    assert config.runtime_dependency_install is False
+    assert config.superexec_auth_secret == b"s" * 64
+    assert (config.host, config.port) == ("127.0.0.1", 2)
+    assert config.database == str(link.database)
+    assert config.insecure is False
+
+
+def test_what_is_patched_or_reached_into_is_still_there():
+    assert hasattr(uvicorn.Server, "capture_signals")
+    assert {"config", "superlink_lifespan_class"} <= set(
+        inspect.signature(create_app).parameters
+    )
+    grid = HttpGrid("127.0.0.1:1", insecure=True, token="t")  # noqa: S106
+    assert hasattr(grid, "_runtime_client")
+    assert hasattr(grid._retry_invoker, "max_tries")
+
+
+def test_flower_refuses_clocks_beyond_the_limit_that_we_name():
+    assert TIMESTAMP_TOLERANCE == process.LIMIT_S

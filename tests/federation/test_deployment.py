@@ -1,0 +1,354 @@
+"""A coordinator and three hospitals over TLS, started and attacked as real processes."""
+
+import json
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import zipfile
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from tests.federation.processes import BIN, Deployment, Recorder, command, wait
+
+SHORT = ("federation.align_rounds=1", "federation.evaluate=false")
+PATIENT = "patient-Ana-Ortiz-1971"
+
+pytestmark = pytest.mark.simulation
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, bundle, hospitals):
+    """A server and three nodes; the third one's traffic is recorded in the clear."""
+    made = Deployment(tmp_path_factory.mktemp("deployment"), bundle, hospitals)
+    made.recorder = Recorder(made.kits / "coordinator", made.port)
+    made.edit(
+        "hospital-c",
+        coordinator={"address": f"localhost:{made.recorder.port}"},
+        policy={"approval": "required"},
+    )
+    try:
+        made.start_server("--page", "--json")
+        for name in made.names:
+            made.start_node(name)
+        made.wait_nodes()
+        yield made
+    finally:
+        made.stop()
+        made.recorder.close()
+
+
+@pytest.fixture(scope="module")
+def first(place):
+    """A finished run that hospital-c approves while it is under way."""
+    run = place.run("federation.generate_rounds=5", *SHORT)
+    wait(lambda: place.records(run), what="round 1")
+    site = place.site("hospital-c") / "site.yaml"
+    command(
+        "vgmedgen-client",
+        *("approve", run, "--site", site, "--yes", "--by", "A. Officer"),
+    )
+    assert place.ended(run)["state"] == "finished"
+    return run
+
+
+def ask(port, request, *, secure=True, ca=None):
+    """Raw HTTP: status line of the answer."""
+    plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+    if secure:
+        context = ssl.create_default_context(cafile=ca)
+        plain = context.wrap_socket(plain, server_hostname="localhost")
+    with plain as stream:
+        stream.sendall(request.encode())
+        return stream.recv(4096).decode().split("\r\n")[0]
+
+
+def test_a_site_that_waits_for_approval_is_left_out_and_joins_when_it_is_given(
+    place, first
+):
+    records = place.records(first)
+    assert records[0]["left_out"] == {"hospital-c": "VG42"}
+    assert records[0]["sites"] == ["hospital-a", "hospital-b"]
+    assert records[-1]["sites"] == place.names
+    assert all(record["counted"] for record in records)
+
+
+def test_every_site_installs_the_same_release(place, first):
+    told = json.loads(
+        (place.kits / "coordinator/state/runs" / first / "installed.json").read_text()
+    )
+    assert told["sites"] == dict.fromkeys(place.names, told["manifest"])
+    for name in place.names:
+        pointer = place.site(name) / "releases" / "current"
+        assert told["manifest"].startswith(pointer.read_text())
+
+
+def test_status_tells_who_is_there_and_what_came_of_every_round(place, first):
+    done = command("vgmedgen-server", "status", "--kits", place.kits, "--json")
+    told = json.loads(done.stdout)
+    assert told["running"]
+    nodes = {node["site"]: node for node in told["nodes"]}
+    assert set(nodes) == set(place.names)
+    assert all(node["online"] and node["base_ok"] for node in nodes.values())
+    (run,) = [run for run in told["runs"] if run["run"] == first]
+    assert run["state"] == "finished"
+    assert len(run["records"]) == 6
+    plain = command("vgmedgen-server", "status", "--kits", place.kits).stdout
+    assert "hospital-b" in plain
+    assert first in plain
+
+
+def test_the_status_page_is_served_on_loopback_with_nothing_from_elsewhere(
+    place, first
+):
+    import urllib.request
+
+    with urllib.request.urlopen(f"http://127.0.0.1:{place.port + 2}/") as answer:
+        page = answer.read().decode()
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert first in page
+    assert "https://" not in page
+
+
+def test_the_public_port_answers_nothing_but_fleet_and_health(place):
+    ca = place.kits / "coordinator/ca.crt"
+    tail = "HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+    assert " 200 " in ask(place.port, f"GET /health {tail}", ca=ca)
+    for path in (
+        *(
+            "/v1/control/start-run",
+            "/v1/control/list-runs",
+            "/v1/control/register-node",
+        ),
+        *("/v1/runtime/acquire-task", "/v1/runtime/pull-task-input"),
+        *("/v1/fleet/register-node", "/docs", "/openapi.json", "/", "/status.json"),
+    ):
+        for method in ("GET", "POST"):
+            assert " 404 " in ask(place.port, f"{method} {path} {tail}", ca=ca), path
+    # a node without a signature is nobody
+    unsigned = f"POST /v1/fleet/pull-messages {tail}"
+    assert ask(place.port, unsigned, ca=ca).split()[1] in {"400", "401", "415", "422"}
+    control = f"POST /v1/control/list-runs {tail}"
+    assert " 404 " in ask(place.port + 1, control, secure=False)
+
+
+@pytest.mark.parametrize("keyed", [False, True], ids=["without a key", "unregistered"])
+def test_a_stock_supernode_that_was_not_let_in_does_not_get_in(place, tmp_path, keyed):
+    from vgmedgen.trust import nodekeys
+
+    words = ["--superlink", f"localhost:{place.port}", "--port", str(place.port + 1000)]
+    words += ["--isolation", "process"]
+    words += ["--root-certificates", str(place.kits / "coordinator/ca.crt")]
+    if keyed:
+        nodekeys.make(tmp_path / "own.key")
+        words += ["--auth-supernode-private-key", str(tmp_path / "own.key")]
+    done = subprocess.run(
+        [BIN / "flower-supernode", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={"PATH": str(BIN), "HOME": str(tmp_path), "FLWR_TELEMETRY_ENABLED": "0"},
+    )
+    assert done.returncode
+    told = done.stdout + done.stderr
+    assert "Failed to initialize the connection" in told
+    assert "SuperNode ID" not in told
+
+
+def test_a_node_of_a_hospital_cannot_be_started_twice(place):
+    site = place.site("hospital-a") / "site.yaml"
+    done = command("vgmedgen-client", "start", "--site", site, check=False)
+    assert done.returncode == 1
+    assert "is running already" in done.stderr
+    assert done.stderr.count("[VG55]") == 1
+    done = command("vgmedgen-server", "start", "--kits", place.kits, check=False)
+    assert done.returncode == 1
+    assert "is running already" in done.stderr
+
+
+def test_both_audit_logs_are_whole_and_name_nothing_but_words_of_the_protocol(
+    place, first
+):
+    for name in place.names:
+        site = place.site(name) / "site.yaml"
+        command("vgmedgen-client", "audit", "verify", "--site", site)
+        events = [
+            (e["event"], e.get("kind"), e.get("decision")) for e in place.journal(name)
+        ]
+        assert ("out", "train", "sent") in events
+    command("vgmedgen-server", "audit", "verify", "--kits", place.kits)
+    told = [e for e in place.journal() if e.get("run") == first]
+    assert {e["event"] for e in told} == {"in", "out"}
+    waiting = [e for e in told if e.get("code") == "VG42"]
+    assert waiting
+    assert all(e["site"] == "hospital-c" for e in waiting)
+
+
+def malicious_bundle(marker):
+    """A bundle whose client app leaves a mark when anybody imports it."""
+    from server.flower import bundle
+
+    content = BytesIO()
+    with (
+        zipfile.ZipFile(BytesIO(bundle())) as clean,
+        zipfile.ZipFile(content, "w") as out,
+    ):
+        out.writestr("pyproject.toml", clean.read("pyproject.toml"))
+        for path in ("client/__init__.py", "client/app.py", "vgmedgen/__init__.py"):
+            out.writestr(path, f"open({str(marker)!r}, 'a').write(__name__)\n")
+    return content.getvalue()
+
+
+def test_code_in_a_bundle_is_neither_unpacked_nor_imported(
+    place, tmp_path, monkeypatch
+):
+    from server import flower, runs
+    from server import place as files
+    from server.kits import Kits
+
+    marker = tmp_path / "ran"
+    sent = malicious_bundle(marker)
+    monkeypatch.setattr(flower, "bundle", lambda: sent)
+    state = Kits.open(place.kits).state
+    run = place.run("federation.generate_rounds=1", "seed=11", *SHORT)
+    # whoever holds the coordinator's machine starts it with a bundle of his own
+    folder = runs.folder_of(state, run)
+    control = flower.Control(place.port + 1, files.token(state))
+    wait(lambda: runs.read(folder).state == runs.RUNNING, what="the run")
+    control.stop(runs.read(folder).engine)
+    wait(lambda: runs.read(folder).attempts == 1, what="the clean bundle's end")
+    engine = control.start(run)
+    runs.write(folder, runs.RUNNING, engine=engine, attempts=2)
+    control.close()
+    place.ended(run)
+    assert not marker.exists()
+    for name in place.names:
+        found = [p for p in place.site(name).rglob("*") if p.name in {"apps", "client"}]
+        assert not found
+
+
+def test_an_exceptions_text_stays_at_the_site(place, tmp_path):
+    node = place.nodes["hospital-c"]
+    place.edit("hospital-c", policy={"approval": "none"})
+    node.stop()
+    site = place.site("hospital-c")
+    broken = tmp_path / f"{PATIENT}.csv"
+    broken.write_text(f"image,unit\n{tmp_path}/{PATIENT}.png,{PATIENT}\n" * 1)
+    keep = (site / "site.yaml").read_text()
+    place.edit("hospital-c", sources=[{"dataset": "table", "root": str(broken)}])
+    place.start_node("hospital-c")
+    place.wait_nodes("hospital-c")
+    before = len(place.recorder.up)
+    run = place.run("federation.generate_rounds=1", "seed=12", *SHORT)
+    assert place.ended(run)["state"] == "finished"
+    codes = [record["left_out"].get("hospital-c") for record in place.records(run)]
+    assert codes == ["VG20", "VG20"]
+    seen = bytes(place.recorder.up[before:])
+    assert b"VG20" in seen
+    for trace in (PATIENT, "Ana", "Ortiz", str(tmp_path), "csv", "Traceback", "Error("):
+        assert trace.encode() not in seen, trace
+    # at the site it is told, to the one who may read it, and not to a log collector
+    assert PATIENT in (site / "node" / "details.log").read_text()
+    assert (site / "node" / "details.log").stat().st_mode & 0o077 == 0
+    assert PATIENT not in node.log.read_text()
+    assert PATIENT not in (site / "audit.jsonl").read_text()
+    place.nodes["hospital-c"].stop()
+    (site / "site.yaml").write_text(keep)
+
+
+def test_a_dry_run_sends_nothing_that_was_made_from_data(place):
+    place.nodes["hospital-c"].stop()
+    place.edit("hospital-c", policy={"approval": "none", "dry_run": True})
+    place.start_node("hospital-c")
+    place.wait_nodes("hospital-c")
+    before = len(place.recorder.up)
+    run = place.run("federation.generate_rounds=1", "seed=13", *SHORT)
+    assert place.ended(run)["state"] == "finished"
+    codes = [record["left_out"].get("hospital-c") for record in place.records(run)]
+    assert codes == ["VG44", "VG44"]
+    sent = bytes(place.recorder.up[before:])
+    assert b"VG44" in sent
+    for word in (b"num-units", b"loss-sum", b"numpy.ndarray", b"update"):
+        assert word not in sent, word
+    shown = place.site("hospital-c") / "dry-run" / run / "round-0001.json"
+    assert json.loads(shown.read_text())
+    place.nodes["hospital-c"].stop()
+    place.edit("hospital-c", policy={"dry_run": False})
+    place.start_node("hospital-c")
+    place.wait_nodes("hospital-c")
+
+
+def same_as(place, run, other):
+    """Whether two runs that differ in nothing but their names end with the same bytes."""
+    return place.last_weights(run) == place.last_weights(other)
+
+
+def test_a_run_ends_the_same_when_superlink_and_player_are_killed_under_it(place):
+    asked = ("federation.generate_rounds=2", "seed=14", *SHORT)
+    calm = place.run("--name", "calm", *asked)
+    assert place.ended(calm)["state"] == "finished"
+    rough = place.run("--name", "rough", *asked)
+    wait(lambda: place.records(rough), what="round 1")
+    assert place.server.kill("superlink")
+    wait(lambda: len(place.records(rough)) >= 2, what="round 2")
+    place.server.kill("player")
+    assert place.ended(rough)["state"] == "finished"
+    for record in place.records(rough):
+        assert record["sites"] == place.names, record
+    assert same_as(place, calm, rough)
+
+
+def test_a_killed_server_goes_on_when_it_is_started_again(place):
+    run = place.run("federation.generate_rounds=2", "seed=15", *SHORT)
+    wait(lambda: place.records(run), what="round 1")
+    place.server.kill()
+    time.sleep(2)
+    assert place.state(run)["state"] == "running"
+    place.start_server("--page")
+    assert place.ended(run)["state"] == "finished"
+    assert [r["number"] for r in place.records(run)] == [1, 2, 3]
+
+
+def test_a_run_that_is_stopped_goes_on_when_it_is_asked_to(place):
+    asked = ("--name", "stopped", "federation.generate_rounds=3", "seed=16", *SHORT)
+    run = place.run(*asked)
+    wait(lambda: place.records(run), what="round 1")
+    command("vgmedgen-server", "stop", run, "--kits", place.kits)
+    assert place.ended(run)["state"] == "stopped"
+    wait(lambda: place.server.child("player") is None, what="the player's end")
+    done = len(place.records(run))
+    assert done < 4
+    assert place.run(*asked) == run
+    wait(lambda: place.state(run)["state"] == "finished", what="the rest")
+    assert len(place.records(run)) == 4
+
+
+def test_what_was_said_names_no_patient(place):
+    """Logs, audit logs and everything at the coordinator."""
+    told = [place.server.log, *(node.log for node in place.nodes.values())]
+    told += [p for p in (place.kits / "coordinator/state").rglob("*") if p.is_file()]
+    for path in told:
+        assert PATIENT.encode() not in path.read_bytes(), path
+    assert PATIENT.encode() not in bytes(place.recorder.up)
+
+
+def test_sigterm_stops_a_node_and_its_key_is_let_in_again_at_once(place):
+    node = place.nodes["hospital-b"]
+    pids = [node.child("supernode"), node.child("runner")]
+    assert node.stop() == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    place.start_node("hospital-b")
+    place.wait_nodes("hospital-b")
+    assert "2004" not in place.nodes["hospital-b"].text
+
+
+def test_the_interpreter_that_runs_the_nodes_is_the_one_that_was_installed(place):
+    node = place.nodes["hospital-b"]
+    exe = Path(f"/proc/{node.child('runner')}/exe").resolve()
+    assert exe == Path(sys.executable).resolve()
+    assert shutil.which("vgmedgen-client", path=str(BIN))

@@ -1,0 +1,365 @@
+"""The gate: the order of things at a hospital's wall, and what the audit log keeps."""
+
+import json
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from flwr.app import ArrayRecord, Error
+from flwr.supercore.task_identity import TaskIdentity
+
+import client.app
+from client import gate
+from client.runfiles import AUDIT
+from tests.federation.toys import ToySite, asking, config, prepare, raw, toys
+from vgmedgen.errors import StateError, TrainingError
+from vgmedgen.exchange.wire import Kind, fingerprint
+from vgmedgen.plan import PrivacyConfig
+from vgmedgen.siteconfig import Policy
+from vgmedgen.trust.journal import Journal
+
+
+@pytest.fixture(autouse=True)
+def _server(monkeypatch):
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+
+@pytest.fixture
+def launch(tmp_path):
+    return prepare(tmp_path / "run", toys())
+
+
+def opened(site):
+    return client.app.build(lambda context: site)
+
+
+def ask(site, message):
+    return opened(site)(message, None)
+
+
+def log_of(site):
+    journal = Journal(site.folder / AUDIT)
+    journal.verify()
+    return journal.entries()
+
+
+def code(reply):
+    assert reply.has_error()
+    assert reply.error.code == 100
+    assert not reply.has_content()
+    return reply.error.reason
+
+
+def frozen(monkeypatch, *at, day=5):
+    """Stop the gate's clock at a moment of the local day, in the past."""
+
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 1, day, *at).astimezone()
+
+    monkeypatch.setattr(gate, "datetime", Stopped)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_message_and_its_answer_are_in_the_log(launch, kind):
+    site = ToySite("alpha")
+    message = asking(launch, kind)
+    told = fingerprint(message.content)
+    reply = ask(site, message)
+    arrived, left = log_of(site)
+    assert arrived["event"] == "in"
+    assert arrived["digest"] == told
+    assert arrived["run"] == "toy-1"
+    assert arrived["bytes"] > 100
+    assert (left["event"], left["decision"]) == ("out", "sent")
+    assert left["digest"] == fingerprint(reply.content)
+    assert left["bytes"] > 100
+    assert left["kind"] == arrived["kind"] == str(kind)
+    assert left.get("round") == (None if kind is Kind.HELLO else 1)
+
+
+def test_nothing_happens_that_the_log_does_not_hold(launch):
+    site = ToySite("alpha")
+    (site.folder / AUDIT).mkdir()
+    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG55"
+    assert not site.orders
+
+
+@pytest.mark.parametrize("event", ["in", "out"])
+def test_only_a_code_leaves_where_the_log_fails_on_the_way(launch, monkeypatch, event):
+    site, add = ToySite("alpha"), Journal.add
+
+    def full(self, what, **facts):
+        if what == event:
+            raise StateError("cannot write /data/ward-7: No space left on device")
+        add(self, what, **facts)
+
+    monkeypatch.setattr(Journal, "add", full)
+    reply = ask(site, asking(launch, Kind.TRAIN))
+    assert code(reply) == "VG55"
+    assert b"ward" not in raw(reply)
+    assert len(site.orders) == (event == "out")
+
+
+def test_a_refusal_that_cannot_be_logged_says_so(launch, monkeypatch):
+    site, add = ToySite("alpha", policy=Policy(runs=["no-*"])), Journal.add
+
+    def full(self, what, **facts):
+        if what == "out":
+            raise StateError("full")
+        add(self, what, **facts)
+
+    monkeypatch.setattr(Journal, "add", full)
+    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG55"
+
+
+def test_an_answer_that_was_not_sent_is_sent_when_it_is_asked_again(
+    launch, monkeypatch
+):
+    site, add = ToySite("alpha"), Journal.add
+    message = asking(launch, Kind.TRAIN)
+    with monkeypatch.context() as patch:
+
+        def full(self, what, **facts):
+            if what == "out":
+                raise StateError("full")
+            add(self, what, **facts)
+
+        patch.setattr(Journal, "add", full)
+        assert code(ask(site, message)) == "VG55"
+    assert ask(site, message).has_content()
+
+
+def test_a_site_that_cannot_be_opened_refuses_and_logs_nothing(launch):
+    def broken(context):
+        raise KeyError("/data/patient-7")
+
+    reply = client.app.build(broken)(asking(launch, Kind.TRAIN), None)
+    assert code(reply) == "VG00"
+    assert b"patient" not in raw(reply)
+
+
+def test_what_is_not_answered_is_not_kept_as_answered(launch):
+    class Tired(ToySite):
+        awake = False
+
+        def train(self, order):
+            if not self.awake:
+                raise TrainingError("loss is nan for /data/patient-7")
+            return super().train(order)
+
+    site = Tired("alpha")
+    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG50"
+    assert log_of(site)[-1]["why"] == "training"
+    site.awake = True
+    # another order for the round may be answered: none was so far
+    assert ask(site, asking(launch, Kind.TRAIN, seed=7)).has_content()
+    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG45"
+
+
+def test_what_a_handler_computes_and_the_guard_stops_is_not_kept_as_answered(launch):
+    class Wrong(ToySite):
+        def train(self, order):
+            outcome = super().train(order)
+            return replace(
+                outcome, state={n: a * np.nan for n, a in outcome.state.items()}
+            )
+
+    site = Wrong("alpha")
+    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG30"
+    assert not (site.folder / "turns").exists()
+
+
+def test_refusals_by_policy_are_one_line_in_the_log_and_faults_keep_their_trace(
+    launch, caplog
+):
+    caplog.set_level(logging.INFO)
+    site = ToySite("alpha", policy=Policy(dp="required"))
+    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG40"
+    (record,) = [r for r in caplog.records if r.name == "client.gate"]
+    assert "policy.dp" in record.getMessage()
+    assert record.exc_info is None
+    caplog.clear()
+
+    class Careless(ToySite):
+        def train(self, order):
+            raise ValueError("/data/patient-7")
+
+    assert code(ask(Careless("alpha"), asking(launch, Kind.TRAIN))) == "VG00"
+    (record,) = [r for r in caplog.records if r.name == "client.gate"]
+    assert "patient" not in record.getMessage()
+    assert record.exc_info
+
+
+def test_no_loss_leaves_where_losses_stay(launch):
+    site = ToySite("alpha", policy=Policy(metrics=False))
+    reply = ask(site, asking(launch, Kind.TRAIN))
+    assert set(reply.content["numbers"]) == {"num-units", "epsilon-spent"}
+    assert b"loss" not in raw(reply)
+    assert code(ask(site, asking(launch, Kind.EVALUATE))) == "VG40"
+
+
+def test_hours_are_those_of_the_sites_own_clock(launch, monkeypatch):
+    site = ToySite("alpha", policy=Policy(hours="20:00-06:00"))
+    frozen(monkeypatch, 12, 0)
+    assert ask(site, asking(launch, Kind.HELLO)).has_content()
+    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG43"
+    assert log_of(site)[-1]["code"] == "VG43"
+    frozen(monkeypatch, 20, 0)
+    assert ask(site, asking(launch, Kind.TRAIN)).has_content()
+
+
+def test_the_days_rounds_are_used_up_and_come_back(launch, monkeypatch):
+    site = ToySite("alpha", policy=Policy(rounds_per_day=1))
+    frozen(monkeypatch, 23, 59)
+    assert ask(site, asking(launch, Kind.TRAIN)).has_content()
+    assert ask(site, asking(launch, Kind.TRAIN)).has_content()  # the same again
+    assert code(ask(site, asking(launch, Kind.TRAIN, 2))) == "VG43"
+    assert ask(site, asking(launch, Kind.EVALUATE, 2)).has_content()
+    frozen(monkeypatch, 0, 0, day=6)
+    assert ask(site, asking(launch, Kind.TRAIN, 2)).has_content()
+
+
+def test_a_policy_that_is_tightened_holds_from_the_next_message_on(launch):
+    site = ToySite("alpha")
+    assert ask(site, asking(launch, Kind.TRAIN)).has_content()
+    site.policy = Policy(stages=["align"])
+    assert code(ask(site, asking(launch, Kind.TRAIN, 2))) == "VG40"
+
+
+def test_units_are_counted_only_where_a_limit_asks_for_them(launch):
+    class Slow(ToySite):
+        @property
+        def units(self):
+            raise AssertionError("the data were read")
+
+    assert ask(Slow("alpha"), asking(launch, Kind.HELLO)).has_content()
+    site = ToySite("alpha", policy=Policy(min_units=11))
+    assert code(ask(site, asking(launch, Kind.HELLO))) == "VG40"
+    site.policy = Policy(min_units=10)
+    assert ask(site, asking(launch, Kind.HELLO)).has_content()
+
+
+def test_a_message_without_content_is_refused(launch):
+    message = asking(launch, Kind.TRAIN)
+    message.__dict__["_content"] = None
+    message.__dict__["_error"] = Error(code=1, reason="x")
+    site = ToySite("alpha")
+    assert code(ask(site, message)) == "VG30"
+    arrived, left = log_of(site)
+    assert "digest" not in arrived
+    assert left["code"] == "VG30"
+
+
+def dry(**rules):
+    return ToySite("alpha", policy=Policy(dry_run=True, **rules))
+
+
+def shown(site, number=1):
+    path = site.folder / "dry-run" / "toy-1" / f"round-{number:04d}.json"
+    return json.loads(path.read_text())
+
+
+def test_a_dry_run_shows_what_would_leave_and_sends_a_code(launch):
+    site = dry()
+    reply = ask(site, asking(launch, Kind.TRAIN))
+    assert code(reply) == "VG44"
+    assert len(raw(reply)) < 400
+    assert not site.orders
+    assert len(site.rehearsed) == 1
+    left = log_of(site)[-1]
+    assert (left["decision"], left["why"], left["bytes"]) == ("dry-run", "dry-run", 0)
+    told, twin = shown(site), ask(ToySite("alpha"), asking(launch, Kind.TRAIN))
+    records = told["records"]
+    assert set(records) == set(twin.content)
+    assert records["origin"] == dict(twin.content["origin"])
+    assert records["numbers"] == dict(twin.content["numbers"])
+    assert set(records["update"]) == {"mapper"}
+    flat = twin.content["update"]["mapper"].numpy()
+    group = records["update"]["mapper"]
+    assert group["bytes"] == flat.nbytes
+    assert group["l2"] == pytest.approx(np.linalg.norm(flat.astype(float)))
+    assert 0 < group["l2-of-change"] < group["l2"]
+    assert [t["name"] for t in group["tensors"]] == ["anatomy.0.weight", "style.0.bias"]
+    assert group["tensors"][0]["shape"] == [6, 4]
+    assert group["tensors"][0]["bytes"] == 48
+    assert told["bytes"] >= group["bytes"]
+
+
+def test_a_dry_run_answers_a_hello_and_no_order(launch):
+    site = dry()
+    assert ask(site, asking(launch, Kind.HELLO)).has_content()
+    for kind in (Kind.EVALUATE, Kind.INSTALL):
+        assert code(ask(site, asking(launch, kind))) == "VG44"
+    assert not site.rehearsed
+    assert not site.releases
+
+
+def test_the_very_same_order_is_shown_once(launch):
+    site = dry()
+    for _ in range(2):
+        assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG44"
+    assert len(site.rehearsed) == 1
+    ask(site, asking(launch, Kind.TRAIN, seed=7))
+    assert len(site.rehearsed) == 2
+
+
+def test_what_the_policy_forbids_is_not_even_shown(launch):
+    site = dry(runs=["no-*"])
+    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG40"
+    site.policy = Policy(dry_run=True, approval="required")
+    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG42"
+    assert not site.rehearsed
+    assert not (site.folder / "dry-run").exists()
+
+
+def test_dry_runs_count_as_rounds_of_the_day(launch):
+    site = dry(rounds_per_day=1)
+    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG44"
+    assert code(ask(site, asking(launch, Kind.TRAIN, 2))) == "VG43"
+
+
+def test_after_a_dry_run_the_round_trains_anew(launch):
+    site = dry()
+    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG44"
+    site.policy = Policy()
+    assert ask(site, asking(launch, Kind.TRAIN)).has_content()
+    assert len(site.orders) == 1
+
+
+def test_a_dry_run_whose_answer_could_not_leave_tells_that_code(launch):
+    class Wrong(ToySite):
+        def rehearse(self, order):
+            outcome = super().rehearse(order)
+            return replace(outcome, state={})
+
+    site = Wrong("alpha", policy=Policy(dry_run=True))
+    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG30"
+    assert not list((site.folder / "dry-run").rglob("*.json"))
+
+
+def test_the_log_of_a_private_run_says_what_kind_of_thing_it_refused(tmp_path):
+    asked = replace(config(), privacy=PrivacyConfig(enabled=True, epsilon=4.0))
+    launch = prepare(tmp_path / "run", toys(), asked)
+    site = ToySite("alpha", policy=Policy(dp="refused"))
+    assert code(ask(site, asking(launch, Kind.HELLO))) == "VG40"
+    assert log_of(site)[-1]["why"] == "policy"
+
+
+def test_records_that_are_no_words_are_refused_and_logged(launch):
+    message = asking(launch, Kind.HELLO)
+    message.content["order"] = ArrayRecord()
+    site = ToySite("alpha")
+    assert code(ask(site, message)) == "VG30"
+    assert log_of(site)[0]["kind"] == "query.hello"
+
+
+def test_an_approval_is_asked_for_in_universal_time(launch):
+    site = ToySite("alpha", policy=Policy(approval="required"))
+    assert code(ask(site, asking(launch, Kind.HELLO))) == "VG42"
+    told = json.loads((site.folder / "approvals" / "toy-1.json").read_text())
+    assert datetime.fromisoformat(told["asks"][0]["at"]).tzinfo == UTC

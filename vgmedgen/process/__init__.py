@@ -1,0 +1,1 @@
+"""Long-running processes: one instance, children that are kept alive, logs."""

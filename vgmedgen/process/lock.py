@@ -1,0 +1,53 @@
+"""One process per folder: the kernel lets go of the lock however a process ends."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vgmedgen.errors import StateError
+
+
+@contextmanager
+def only_one(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path` as long as the block runs.
+
+    Args:
+        path: is made; holds the process id of the holder.
+        what: is running, for the message.
+
+    Raises:
+        StateError: if another process holds it, or it cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        stream = path.open("a+")
+    except OSError as error:
+        raise StateError(f"cannot write {path}: {error.strerror or error}") from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.seek(0)
+            holder = stream.read().strip() or "unknown"
+            raise StateError(
+                f"{what} is running already on {path.parent} (process {holder}); stop "
+                "that one first"
+            ) from None
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock file `path`."""
+    try:
+        with path.open("a") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
