@@ -9,16 +9,19 @@ from vgmedgen.exchange.wire import DOWN, UP, Kind
 GOLDEN = """
 protocol 3, tensors float16, flat, sorted by name
 
+every order has these words, and those below
+  base coordinator exchange plan plan-digest protocol run signature
+
 down query.hello
-  order    base coordinator exchange plan plan-digest protocol run signature
+  order    nothing more
 down train
-  order    base coordinator exchange plan plan-digest protocol round run signature stage turn
+  order    round stage turn
   weights  mapper lora
 down evaluate
-  order    base coordinator exchange plan plan-digest protocol round run signature stage turn
+  order    round stage turn
   weights  mapper lora
 down query.install
-  order    base coordinator exchange manifest plan plan-digest protocol round run signature stage turn
+  order    manifest round stage turn
   weights  mapper lora
 
 up   query.hello
@@ -54,15 +57,21 @@ DIGEST = "4244a6558f79312f82b745aa4cd7ab74bc4bec5ccfb2333005b3e9659f205cdb"
 
 
 def told():
+    shared = DOWN[Kind.HELLO].words
     lines = [
-        f"protocol {schema.PROTOCOL}, tensors {schema.DTYPE}, flat, sorted by name"
+        f"protocol {schema.PROTOCOL}, tensors {schema.DTYPE}, flat, sorted by name",
+        "",
+        "every order has these words, and those below",
+        f"  {' '.join(sorted(shared))}",
     ]
     for name, forms in (("down", DOWN), ("up", UP)):
         lines.append("")
         for kind in Kind:
             form = forms[kind]
             lines.append(f"{name:<4} {kind}")
-            lines.append(f"  {form.record:<8} {' '.join(sorted(form.words))}")
+            more = form.words - shared if form.record == "order" else form.words
+            words = " ".join(sorted(more)) or "nothing more"
+            lines.append(f"  {form.record:<8} {words}")
             if form.numbers:
                 lines.append(
                     f"  {form.numbers:<8} {' '.join(schema.numbers_of(False))}"

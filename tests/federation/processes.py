@@ -72,6 +72,7 @@ class Process:
 
     def __init__(self, log, name, *words):
         self.log = log
+        self.begins = len(log.read_text()) if log.is_file() else 0
         self._stream = log.open("a")
         self.process = subprocess.Popen(
             [BIN / name, *map(str, words)],
@@ -194,7 +195,8 @@ class Deployment:
 
             def up(node=node):
                 assert node.process.poll() is None, node.text[-2000:]
-                return "SuperNode ID" in node.text and "is ready" in node.text
+                said = node.text[node.begins :]
+                return "SuperNode ID" in said and "is ready" in said
 
             wait(up, what=name)
 
