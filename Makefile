@@ -22,7 +22,7 @@ demo: venv
 
 test: check
 	$(BIN)/pytest --cov --cov-report=term:skip-covered
-	$(BIN)/coverage report --include='vgmedgen/exchange/*,client/egress.py' --fail-under=100
+	$(BIN)/coverage report --include='vgmedgen/exchange/*,client/egress.py,client/gate.py,client/policy.py,client/turns.py' --fail-under=100
 
 check: venv
 	$(BIN)/ruff format --check .

@@ -11,6 +11,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -52,11 +53,6 @@ _ACQUIRE = "/flwr.proto.Runtime/AcquireTask"
 
 NO_INTERVAL = 0.0  # seconds between heartbeats; Flower takes 10 to 1800
 
-Answer = Callable[[Message, Context], Message]
-"""A client app."""
-LastLook = Callable[[Message, Message], None]
-"""(message, reply): raises where the reply may not leave."""
-
 
 def run_supernode(
     *, address: str, ca: Path, key: Path, port: int, secret: Path
@@ -85,17 +81,46 @@ def run_supernode(
         flower_supernode()
 
 
-def run_tasks(
-    port: int, secret: bytes, answer: Answer, look: LastLook, folder: Path
-) -> None:
+@dataclass(frozen=True)
+class Answering:
+    """How a message becomes a reply that may leave: the app's, or an error code.
+
+    Flower wedges a node whose reply answers another message, and sends the text of an
+    exception; neither can happen here.
+    """
+
+    app: Callable[[Message, Context], Message]  # the client app that is installed here
+    look: Callable[[Message, Message], None]  # raises where the reply may not leave
+    dropped: Callable[[str], None]  # hears the code of a reply that did not leave
+    folder: Path  # of the site; it is all that a context's node config tells
+
+    def __call__(self, message: Message, context: Context, kind: str) -> Message:
+        """The reply to `message`, a task of Flower's `kind`."""
+        context.node_config = {
+            "site": str(self.folder)
+        }  # the operator's, no one else's
+        try:
+            _check_kind(kind)
+            reply = self.app(message, context)
+            self.look(message, reply)
+        # SystemExit too: a library that exits must not take its last words outside
+        except (Exception, SystemExit) as error:
+            code = (
+                error.code if isinstance(error, VGMedGenError) else VGMedGenError.code
+            )
+            log.exception("stopped at the last look (%s); only the code leaves", code)
+            self.dropped(code)
+            return Message(Error(code=SITE_ERROR, reason=code), reply_to=message)
+        return reply
+
+
+def run_tasks(port: int, secret: bytes, answering: Answering) -> None:
     """Answer the messages of the SuperNode on `port`, one after the other, for ever.
 
     Args:
         port: of its runtime API, on loopback.
         secret: what the SuperNode knows a runner by.
-        answer: the installed client app.
-        look: the last thing that sees a reply.
-        folder: of the site; it is all that a context's node config tells.
+        answering: makes the replies.
     """
     client = _client(
         port,
@@ -115,55 +140,29 @@ def run_tasks(
         if not told.HasField("task") or not told.token:
             time.sleep(POLL_S)
             continue
-        kind = str(told.task.type)
         log.info(TAKEN)
-        _run_one(port, told.token, kind, answer, look, folder)
+        _run_one(port, told.token, str(told.task.type), answering)
 
 
-def _run_one(
-    port: int, token: str, kind: str, answer: Answer, look: LastLook, folder: Path
-) -> None:
+def _run_one(port: int, token: str, kind: str, answering: Answering) -> None:
     client = _client(port, "flwr-clientapp", RuntimeTokenHttpInterceptor(token))
     beat = HeartbeatSender(make_task_heartbeat_fn_http(client))
     beat.start()
     try:
         message, context, _, _ = pull_task_input(client)
-        context.node_config = {"site": str(folder)}  # the operator's, nobody else's
-        reply = answered(message, context, kind, answer, look)
-        push_message(client, reply, context)
+        push_message(client, answering(message, context, kind), context)
         # never before the reply, and never without: Flower would wait for it for ever,
         # while a task that stops beating is answered for after a minute
         push_task_output(client, context, SubStatus.COMPLETED, "")
-    except (httpx.HTTPError, RuntimeError) as error:
-        log.warning(
-            "the answer did not reach the node (%s); it is kept, and given again when "
-            "the coordinator asks again",
-            type(error).__name__,
+    except Exception:
+        log.exception(
+            "the answer did not reach the node; it is kept, and given again when the "
+            "coordinator asks again"
         )
     finally:
         if beat.is_running:
             beat.stop()
         client.close()
-
-
-def answered(
-    message: Message, context: Context, kind: str, answer: Answer, look: LastLook
-) -> Message:
-    """The reply that may leave: the app's, or an error code and nothing else.
-
-    Flower wedges a node whose reply answers another message, and sends the text of an
-    exception; neither can happen here.
-    """
-    try:
-        _check_kind(kind)
-        reply = answer(message, context)
-        look(message, reply)
-    # SystemExit too: a library that exits must not take its last words outside
-    except (Exception, SystemExit) as error:
-        code = error.code if isinstance(error, VGMedGenError) else VGMedGenError.code
-        log.exception("stopped at the last look (%s); only the code leaves", code)
-        return Message(Error(code=SITE_ERROR, reason=code), reply_to=message)
-    return reply
 
 
 def _check_kind(kind: str) -> None:

@@ -40,16 +40,17 @@ def supernode(folder: Path) -> None:
 def runner(folder: Path) -> None:
     """Answer messages with the client app that is installed here."""
     from client.app import app  # noqa: PLC0415 - costs seconds
-    from client.flower import run_tasks  # noqa: PLC0415
-    from client.site import look_of, warm  # noqa: PLC0415
+    from client.flower import Answering, run_tasks  # noqa: PLC0415
+    from client.site import dropped_of, look_of, warm  # noqa: PLC0415
 
-    run_tasks(
-        int(os.environ[PORT]),
-        read_secret(folder / "node" / SECRET),
-        lambda message, context: app(message=message, context=context),
-        look_of(warm(folder)),
-        folder,
+    site = warm(folder)
+    answering = Answering(
+        app=lambda message, context: app(message=message, context=context),
+        look=look_of(site),
+        dropped=dropped_of(site),
+        folder=folder,
     )
+    run_tasks(int(os.environ[PORT]), read_secret(folder / "node" / SECRET), answering)
 
 
 def main() -> None:

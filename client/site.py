@@ -10,8 +10,10 @@ from flwr.app import Context, Message
 
 from client.egress import FRAMING, last_look, limit_of
 from client.ingress import plan_of, words_of
-from vgmedgen.errors import ConfigError, VGMedGenError
+from client.runfiles import AUDIT
+from vgmedgen.errors import ConfigError, StateError, VGMedGenError
 from vgmedgen.site import Site
+from vgmedgen.trust.journal import Journal
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,19 @@ def look_of(site: Site) -> Callable[[Message, Message], None]:
         last_look(message, reply, most)
 
     return look
+
+
+def dropped_of(site: Site) -> Callable[[str], None]:
+    """Keeps in a site's audit log that a reply was made and did not leave."""
+    journal = Journal(site.folder / AUDIT)
+
+    def dropped(code: str) -> None:
+        try:
+            journal.add("out", decision="dropped", code=code, why="last-look", bytes=0)
+        except StateError:
+            log.exception("the audit log cannot be written")
+
+    return dropped
 
 
 @lru_cache(maxsize=64)

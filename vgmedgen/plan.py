@@ -11,6 +11,8 @@ from vgmedgen.ranges import digest_of, one_of, positive, within
 
 UNITS = ("patient", "lesion", "image")  # strongest first
 PRIORS = ("frozen", "private")
+MOST_RANK = 1024
+MOST_BATCH = 65_536  # images
 MOST_EPSILON = 100.0  # beyond it no claim is worth the name
 MOST_DELTA = 1e-2
 MERGES = ("average", "alternate", "freeze_a", "svd", "median", "trimmed_mean")
@@ -39,6 +41,7 @@ class AlignConfig:
             prior_rate=self.prior_rate,
             mapper_rate=self.mapper_rate,
         )
+        within("align", 1, MOST_BATCH, batch=self.batch)
         within("align", 0, 100, anchor=self.anchor, decoder=self.decoder)
 
 
@@ -69,6 +72,9 @@ class GenerateConfig:
             alpha=self.alpha,
         )
         within("generate", 0, 0.9, dropout=self.dropout)
+        # a site builds what it is asked for: sizes need an end, whoever asks
+        within("generate", 1, MOST_RANK, rank=self.rank, alpha=self.alpha)
+        within("generate", 1, MOST_BATCH, batch=self.batch)
         within(
             "generate", 0, 1000, min_snr=self.min_snr, colour_every=self.colour_every
         )
@@ -121,6 +127,7 @@ class PrivacyConfig:
             prior_clip=self.prior_clip,
         )
         within("privacy", 0, 1, rate=self.rate)
+        within("privacy", 1, 256, images=self.images, draws=self.draws)
         within("privacy", 0, MOST_EPSILON, epsilon=self.epsilon)
         within("privacy", 0, MOST_DELTA, delta=self.delta)
         within("privacy", 0, 0.99, align_share=self.align_share)

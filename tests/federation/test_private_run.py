@@ -11,7 +11,7 @@ from server.launch import Launch
 from server.registry import Registry
 from simulations import engine
 from tests.federation.toys import Wire, client_of
-from vgmedgen.errors import ExchangeError
+from vgmedgen.errors import ExchangeError, StateError
 from vgmedgen.exchange.schema import PRIVATE_NUMBERS
 from vgmedgen.privacy.accountant import Mechanism, spent
 from vgmedgen.privacy.plan import PrivacyPlan
@@ -151,13 +151,15 @@ def test_a_twin_without_dp_at_the_same_sites_is_refused_by_every_ledger(played):
         weights=sites[0].bench(free.plan).states(),
         sites=len(sites),
     )
-    engine.drive(
-        server.app.app,
-        client_of(sites),
-        sites=len(sites),
-        run_config={"run-file": str(twin.path)},
-        engine="inproc",
-    )
+    with pytest.raises(StateError, match="no round of run free-1 counted"):
+        engine.drive(
+            server.app.app,
+            client_of(sites),
+            sites=len(sites),
+            run_config={"run-file": str(twin.path)},
+            engine="inproc",
+        )
+    assert not (twin.folder / "release").exists()
     for record in Registry(twin.folder).rounds():
         assert not record["counted"]
         assert set(record["left_out"].values()) == {"VG41"}

@@ -1,0 +1,192 @@
+"""What a site relies on in Flower, seam by seam."""
+
+import inspect
+from types import SimpleNamespace
+
+import pytest
+from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.supercore.constant import TaskType
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode import start_client_internal as supernode
+from flwr.supernode.cli.flower_supernode import _parse_supernode_lifespan_config
+from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
+from flwr.supernode.runtime import run_clientapp
+
+from client.flower import Answering, _check_kind
+from client.supervisor import Stuck
+from vgmedgen.errors import DataError, ExchangeError
+from vgmedgen.exchange.schema import SITE_ERROR
+
+A_PATIENT = "/data/patient-Ana-Ortiz-1971.png"
+
+
+@pytest.fixture(autouse=True)
+def _server(monkeypatch):
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+
+@pytest.fixture
+def message():
+    made = Message(RecordDict(), 7, "train", ttl=60.0, group_id="1")
+    made.metadata.__dict__["_message_id"] = "m"
+    return made
+
+
+def context():
+    return Context(
+        run_id=1, node_id=7, node_config={}, state=RecordDict(), run_config={}
+    )
+
+
+def answering(app, tmp_path, *, look=lambda message, reply: None):
+    dropped = []
+    made = Answering(app=app, look=look, dropped=dropped.append, folder=tmp_path)
+    return made, dropped
+
+
+def test_a_supernode_takes_the_words_that_we_give_it(monkeypatch, tmp_path):
+    from client import flower
+    from vgmedgen.trust import nodekeys
+    from vgmedgen.trust.certificates import make_authority
+
+    nodekeys.make(tmp_path / "node.key")
+    (tmp_path / "ca.crt").write_bytes(make_authority("x", 3).certificate_pem)
+    (tmp_path / "secret").write_bytes(b"s" * 64)
+    seen = []
+    monkeypatch.setattr(
+        flower,
+        "flower_supernode",
+        lambda: seen.append(_parse_supernode_lifespan_config()),
+    )
+    flower.run_supernode(
+        address="fl.example.org:8443",
+        ca=tmp_path / "ca.crt",
+        key=tmp_path / "node.key",
+        port=9,
+        secret=tmp_path / "secret",
+    )
+    (config,) = seen
+    assert config.server_address == "fl.example.org:8443"
+    assert config.isolation == "process"
+    assert config.superexec_auth_secret == b"s" * 64
+    assert (config.host, config.port) == ("127.0.0.1", 9)
+    assert config.insecure is False
+    assert config.runtime_dependency_install is False
+    assert config.authentication_keys is not None
+
+
+def test_the_text_of_an_exception_is_replaced_by_its_code(message, tmp_path, caplog):
+    def app(message, context):
+        raise DataError(f"cannot read {A_PATIENT}")
+
+    made, dropped = answering(app, tmp_path)
+    reply = made(message, context(), TaskType.CLIENT_APP)
+    assert (reply.error.code, reply.error.reason) == (SITE_ERROR, "VG20")
+    assert A_PATIENT not in str(vars(reply))
+    assert dropped == ["VG20"]
+
+
+@pytest.mark.parametrize("failure", [ValueError, SystemExit, MemoryError])
+def test_whatever_is_raised_ends_as_a_code(message, tmp_path, failure):
+    def app(message, context):
+        raise failure(A_PATIENT)
+
+    made, _ = answering(app, tmp_path)
+    reply = made(message, context(), TaskType.CLIENT_APP)
+    assert reply.error.reason == "VG00"
+    assert reply.metadata.reply_to_message_id == "m"
+
+
+def test_a_reply_that_the_last_look_stops_does_not_leave(message, tmp_path):
+    content = RecordDict({"secret": ConfigRecord({"path": A_PATIENT})})
+
+    def look(message, reply):
+        raise ExchangeError("not listed")
+
+    made, dropped = answering(
+        lambda m, c: Message(content, reply_to=m), tmp_path, look=look
+    )
+    reply = made(message, context(), TaskType.CLIENT_APP)
+    assert not reply.has_content()
+    assert reply.error.reason == "VG30"
+    assert dropped == ["VG30"]
+
+
+def test_a_task_of_another_kind_is_answered_without_running_anything(message, tmp_path):
+    ran = []
+    made, _ = answering(lambda m, c: ran.append(1), tmp_path)
+    for kind in TaskType:
+        if kind != TaskType.CLIENT_APP:
+            assert made(message, context(), str(kind)).error.reason == "VG30"
+    assert not ran
+    _check_kind(TaskType.CLIENT_APP)
+
+
+def test_what_the_app_sees_of_the_node_is_the_operators(message, tmp_path):
+    seen = []
+
+    def app(message, context):
+        seen.append(context.node_config)
+        return Message(Error(code=SITE_ERROR, reason="VG40"), reply_to=message)
+
+    made, _ = answering(app, tmp_path)
+    told = context()
+    told.node_config = {"site": "/etc", "partition-id": 3}
+    made(message, told, TaskType.CLIENT_APP)
+    assert seen == [{"site": str(tmp_path)}]
+
+
+def test_flower_tells_receiving_and_sending_as_the_supervisor_listens_for():
+    source = inspect.getsource(supernode)
+    assert '"Receiving: %s message (ID: %s)"' in source
+    assert '"Sending: %s message (ID: %s)"' in source
+    # the wait without end that makes it worth while
+    assert "while not (reply_messages :=" in source
+
+
+def test_flower_answers_for_a_runner_only_once_its_message_was_read():
+    source = inspect.getsource(InMemoryNodeState._store_error_replies)
+    assert "entry.is_retrieved" in source
+    assert ErrorCode.CLIENT_APP_CRASHED == 8
+
+
+def test_flowers_steps_of_a_task_are_where_we_take_them_from():
+    for name in ("pull_task_input", "push_message", "push_task_output"):
+        assert callable(getattr(run_clientapp, name))
+    names = list(inspect.signature(run_clientapp.push_task_output).parameters)
+    assert names == ["client", "context", "sub_status", "details"]
+
+
+@pytest.fixture
+def stuck(monkeypatch):
+    from client import supervisor
+
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: clock.now)
+    made = Stuck(after_s=100.0)
+    made.clock = clock
+    return made
+
+
+def test_a_supernode_that_waits_while_nobody_works_is_found(stuck):
+    stuck.node_says("INFO flwr: Receiving: train message (ID: ab)")
+    stuck.runner_started()  # the one that took it is dead
+    stuck.clock.now = 99.0
+    assert not stuck.found()
+    stuck.clock.now = 101.0
+    assert stuck.found()
+    stuck.reset()
+    assert not stuck.found()
+
+
+def test_a_runner_at_work_is_left_alone_however_long_it_takes(stuck):
+    stuck.node_says("Receiving: train message (ID: ab)")
+    stuck.runner_says("INFO client.flower: a message is being answered")
+    stuck.clock.now = 1e6
+    assert not stuck.found()
+    stuck.node_says("Sending: train message (ID: cd)")
+    stuck.runner_started()
+    stuck.clock.now = 2e6
+    assert not stuck.found()
