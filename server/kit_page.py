@@ -22,6 +22,7 @@ LEAVES = (
     "weights of the text mapper's two mapping networks",
     "three numbers: units, loss sum, epsilon spent (two, without the loss, under DP)",
     "where something fails, a code such as VG20, and never an error's text",
+    "of the node: the site's pseudonym, versions, digests, and how long an answer took",
 )
 STAYS = (
     "images, masks, captions, text embeddings, latents",
