@@ -13,10 +13,11 @@ from server.registry import Registry, RoundRecord
 from server.strategy import told
 from vgmedgen import configfile
 from vgmedgen.config import RunConfig
-from vgmedgen.errors import ConfigError, StateError
+from vgmedgen.errors import ConfigError, StateError, error_of
 from vgmedgen.exchange.schema import WORDS
 
 POLL_S = 1.0
+DEPLOYED = (f"federation.wait_s={24 * 3600}",)  # people approve runs, and go home
 
 
 def launch(kits: Kits, overrides: list[str], *, name: str | None = None) -> str:
@@ -55,7 +56,7 @@ def follow(kits: Kits, run: str) -> Iterator[str]:
     """What happens in a run, line by line, until it ends.
 
     Raises:
-        StateError: if the run failed; with the reason.
+        VGMedGenError: if the run failed; as it was refused.
         UnreachableError: if the server stopped.
     """
     folder = runs.folder_of(kits.state, run)
@@ -72,7 +73,7 @@ def follow(kits: Kits, run: str) -> Iterator[str]:
             yield told(RoundRecord(**kept), privacy)
         shown = len(records)
         if state == runs.FAILED:
-            raise StateError(f"run {run} failed: {now.why} [{now.code}]")
+            raise error_of(now.code, f"run {run} failed: {now.why}")
         if state in runs.ENDED:
             if state == runs.FINISHED:
                 yield f"release {folder / 'release'}"
@@ -98,7 +99,7 @@ def stop(kits: Kits, run: str) -> None:
 
 
 def _config(kits: Kits, overrides: list[str]) -> RunConfig:
-    config = configfile.load_run(overrides)
+    config = configfile.load_run([*DEPLOYED, *overrides])
     if config.base.folder:
         return config
     return replace(config, base=replace(config.base, folder=str(kits.config.base)))

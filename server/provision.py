@@ -152,7 +152,7 @@ def renew(kits: Kits, days: int = 825) -> datetime:
     with kits.locked():
         fresh = not (home / KEY).exists()
         key = None if fresh else certificates.load_key(home / KEY)
-        hosts = [kits.config.host, *LOCAL]
+        hosts = _hosts(kits.config)
         server = certificates.make_server(ca, hosts, days, key=key)
         Journal(kits.state / "audit.jsonl").add("renew")
         if fresh:
@@ -200,7 +200,7 @@ def _begin(
     for part in (home, home / "state"):
         part.mkdir(parents=True, mode=0o700)
     ca = certificates.make_authority(f"{config.name} authority", authority_days)
-    server = certificates.make_server(ca, [config.host, *LOCAL], days)
+    server = certificates.make_server(ca, _hosts(config), days)
     signing = SigningKey.make()
     write_text(home / CONFIG, coordinator_yaml(config))
     write_secret(home / CA_KEY, ca.key_pem)
@@ -212,9 +212,14 @@ def _begin(
     write_text(home / NODES, "{}\n")
 
 
+def _hosts(config: CoordinatorConfig) -> list[str]:
+    """What the server's certificate names, each once."""
+    return list(dict.fromkeys([config.host, *LOCAL]))
+
+
 def _make_kit(kits: Kits, parent: Path, site: str, *, make_keys: bool) -> None:
     folder = parent / site
-    folder.mkdir(mode=0o700 if make_keys else 0o755)
+    folder.mkdir(mode=0o700)
     for name, content in _shared(kits, site).items():
         write_bytes(folder / name, content)
     if make_keys:

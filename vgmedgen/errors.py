@@ -127,3 +127,19 @@ class UnreachableError(VGMedGenError):
 
     code = "VG75"
     exit_code = 4
+
+
+def kinds() -> list[type[VGMedGenError]]:
+    """Every kind of error, the general one first."""
+    found = [VGMedGenError]
+    for kind in found:
+        found += kind.__subclasses__()
+    return found
+
+
+def error_of(code: str, message: str) -> VGMedGenError:
+    """An error that was written down by its code and its message."""
+    for kind in kinds():
+        if kind.code == code:
+            return kind(message)
+    return VGMedGenError(message)

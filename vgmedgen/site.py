@@ -88,7 +88,13 @@ class Site:
     @cached_property
     def bundle(self) -> Bundle:
         """The base bundle, every byte of it checked once per process."""
-        return _bundle(self.config.base, self.config.base_digest)
+        return _bundle(self._base, self.config.base_digest)
+
+    @property
+    def _base(self) -> str:
+        """Folder of the base bundle; a relative one begins at the site's own."""
+        named = self.config.base
+        return str((self.folder / named).resolve()) if named else ""
 
     @property
     def base_digest(self) -> str:
@@ -167,7 +173,7 @@ class Site:
 
     def bench(self, plan: Plan) -> Workbench:
         """The models, loaded once per process and base."""
-        return _bench(self.config.base, self.bundle.digest, plan, str(self.device))
+        return _bench(self._base, self.bundle.digest, plan, str(self.device))
 
     def schema(self, plan: Plan) -> ExchangeSchema:
         """The exact tensors that may leave, built from the site's own base bundle."""

@@ -112,7 +112,7 @@ class SiteConfig:
     """What `site.yaml` says; only the hospital writes it."""
 
     name: str = ""  # pseudonym in every reply: lower case, digits, hyphens
-    base: str = ""  # folder of the base bundle
+    base: str = ""  # folder of the base bundle, seen from that of site.yaml
     base_digest: str = ""  # digest that it must have; empty: whatever is there
     sources: list[SiteSource] = field(default_factory=list)
     heldout: float = 0.2  # share of the units that never trains

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from vgmedgen.errors import VGMedGenError
+from vgmedgen.errors import kinds
 from vgmedgen.evaluation.markup import known, mean, plain, size_text
 
 _SHOWN = 0.5  # per cent from which a change of the mean is put in words
@@ -23,9 +23,7 @@ def sites_of(report: Report) -> list[str]:
 
 def codes() -> dict[str, str]:
     """What each error code means, read from the errors themselves."""
-    kinds = VGMedGenError.__subclasses__()
-    kinds += [below for kind in kinds for below in kind.__subclasses__()]
-    meanings = {kind.code: (kind.__doc__ or "").split("\n")[0] for kind in kinds}
+    meanings = {kind.code: (kind.__doc__ or "").split("\n")[0] for kind in kinds()}
     return meanings | {"VG00": "Anything unforeseen."}
 
 
