@@ -203,12 +203,10 @@ def deny(run: Run, site: Where = HERE, by: By = "") -> None:
 def audit_verify(site: Where = HERE) -> None:
     """Check every line of the audit log and its place in the chain."""
     from client.runfiles import AUDIT
-    from vgmedgen.trust.journal import Journal
+    from vgmedgen.trust.lines import verified
 
-    path = _folder(site) / AUDIT
-    head = Journal(path).verify()
-    print(f"{path} is whole: {head.count} lines, the last of {head.at or 'never'}")
-    print(f"head {head.hash}")
+    for line in verified(_folder(site) / AUDIT):
+        print(line)
 
 
 @audit.command(
@@ -220,22 +218,11 @@ def audit_show(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON lines")] = False,
 ) -> None:
     """Print the audit log, oldest line first; `audit verify` checks it."""
-    import json
-
     from client.runfiles import AUDIT
-    from vgmedgen.trust.journal import Journal
+    from vgmedgen.trust.lines import shown
 
-    framing = {"n", "at", "event", "previous", "hash"}
-    for entry in Journal(_folder(site) / AUDIT).entries():
-        if run and entry.get("run") != run:
-            continue
-        if as_json:
-            print(json.dumps(entry))
-            continue
-        facts = " ".join(f"{k}={v}" for k, v in entry.items() if k not in framing)
-        print(
-            f"{entry['n']:>6} {entry['at'][:19]} {entry['event']:<8} {facts}".rstrip()
-        )
+    for line in shown(_folder(site) / AUDIT, run=run, as_json=as_json):
+        print(line)
 
 
 def _folder(site: Path) -> Path:

@@ -226,14 +226,10 @@ def stop(
 @audit.command("verify", epilog="example: vgmedgen-server audit verify --kits kits/")
 def audit_verify(folder: Folder = KITS) -> None:
     """Check every line of the audit log and its place in the chain."""
-    from server.kits import Kits
-    from server.place import AUDIT
-    from vgmedgen.trust.journal import Journal
+    from vgmedgen.trust.lines import verified
 
-    path = Kits.open(folder, serving=False).state / AUDIT
-    head = Journal(path).verify()
-    print(f"{path} is whole: {head.count} lines, the last of {head.at or 'never'}")
-    print(f"head {head.hash}")
+    for line in verified(_audit(folder)):
+        print(line)
 
 
 @audit.command(
@@ -246,20 +242,14 @@ def audit_show(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON lines")] = False,
 ) -> None:
     """Print the audit log, oldest line first; `audit verify` checks it."""
-    import json
+    from vgmedgen.trust.lines import shown
 
+    for line in shown(_audit(folder), run=name, as_json=as_json):
+        print(line)
+
+
+def _audit(folder: Path) -> Path:
     from server.kits import Kits
     from server.place import AUDIT
-    from vgmedgen.trust.journal import Journal
 
-    told = {"n", "at", "event", "previous", "hash"}
-    for entry in Journal(Kits.open(folder, serving=False).state / AUDIT).entries():
-        if name and entry.get("run") != name:
-            continue
-        if as_json:
-            print(json.dumps(entry))
-            continue
-        facts = " ".join(f"{k}={v}" for k, v in entry.items() if k not in told)
-        print(
-            f"{entry['n']:>6} {entry['at'][:19]} {entry['event']:<9} {facts}".rstrip()
-        )
+    return Kits.open(folder, serving=False).state / AUDIT

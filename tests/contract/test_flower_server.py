@@ -1,10 +1,12 @@
 """What the coordinator relies on in Flower, seam by seam."""
 
+import ast
 import importlib.metadata
 import inspect
 import tomllib
 import zipfile
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 import uvicorn
@@ -15,7 +17,9 @@ from flwr.superlink.grid import HttpGrid
 from flwr.superlink.main import create_app
 from flwr.superlink.routers.fleet.router import router as fleet
 
+import server
 from server import flower, gates, process
+from server.flower import link as link_module
 
 
 def test_the_version_is_the_one_that_all_this_was_read_in():
@@ -66,7 +70,7 @@ def link(tmp_path):
 
 
 def test_the_superlinks_settings_are_those_of_a_locked_down_one(link, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["flower-superlink", *flower._arguments(link)])
+    monkeypatch.setattr("sys.argv", ["flower-superlink", *link_module._arguments(link)])
     config = _parse_superlink_lifespan_config()
     assert config.enable_supernode_auth
     assert config.isolation == "process"
@@ -85,6 +89,31 @@ def test_what_is_patched_or_reached_into_is_still_there():
     grid = HttpGrid("127.0.0.1:1", insecure=True, token="t")  # noqa: S106
     assert hasattr(grid, "_runtime_client")
     assert hasattr(grid._retry_invoker, "max_tries")
+
+
+PARTS = "cli common proto server simulation supercore superlink supernode".split()
+INTERNAL = (*(f"flwr.{part}." for part in PARTS), "flwr.clientapp.client_app.")
+ALLOWED = ("server/flower/", "client/flower.py", "simulations/engine.py")
+
+
+def test_flowers_internals_are_reached_from_one_place_on_each_side():
+    root = Path(server.__file__).parent.parent
+    found = []
+    for folder in ("server", "client", "vgmedgen", "simulations"):
+        for path in (root / folder).rglob("*.py"):
+            name = path.relative_to(root).as_posix()
+            for node in ast.walk(ast.parse(path.read_text())):
+                wanted = getattr(node, "module", None) or ""
+                inside = f"{wanted}.".startswith(INTERNAL)
+                if isinstance(node, ast.ImportFrom) and inside:
+                    found.append((name, wanted))
+    outside = [pair for pair in found if not pair[0].startswith(ALLOWED)]
+    assert not outside
+    assert {name.split("/")[0] for name, _ in found} == {
+        "server",
+        "client",
+        "simulations",
+    }
 
 
 def test_flower_refuses_clocks_beyond_the_limit_that_we_name():

@@ -229,7 +229,7 @@ def test_code_in_a_bundle_is_neither_unpacked_nor_imported(
     command("vgmedgen-server", "stop", run, "--kits", place.kits)
     wait(lambda: place.server.child("player") is None, what="the player's end")
     # whoever holds the coordinator's machine starts it again, with a bundle of his own
-    monkeypatch.setattr(flower, "bundle", lambda: sent)
+    monkeypatch.setattr("server.flower.control.bundle", lambda: sent)
     control = flower.Control(place.port + 1, files.token(state))
     engine = control.start(run)
     runs.write(folder, runs.RUNNING, engine=engine, attempts=2)

@@ -1,0 +1,169 @@
+"""The SuperLink: Flower's own app, behind a gate for each of its two listeners."""
+
+import asyncio
+import logging
+import signal
+import threading
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import uvicorn
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.supercore.constant import (
+    FLEET_HTTP_PUBLIC_KEY_HEADER,
+    FLEET_HTTP_SIGNATURE_HEADER,
+)
+from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
+from flwr.superlink.cli.flower_superlink import (
+    SuperLinkLifespan,
+    _parse_superlink_lifespan_config,
+)
+from flwr.superlink.main import create_app
+
+from server.gates import AdminGate, App, PublicGate, Refused
+
+GRACE_S = 5  # for open requests, when the SuperLink is told to stop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """How a SuperLink is to listen."""
+
+    host: str  # of the public listener
+    port: int
+    admin_port: int  # on loopback
+    ca: Path
+    certificate: Path
+    key: Path
+    database: Path
+    secret: Path  # what an executor proves itself with
+    token: str  # what a user of the Control API proves himself with
+
+
+class Skews:
+    """How far the clocks of nodes are from ours, by what they sign.
+
+    Flower refuses a request whose signed time is more than 300 s off, and says no more
+    than 401; so who is off, and by how much, is found out here.
+    """
+
+    def __init__(self, *, worth_s: float) -> None:
+        self._worth_s = worth_s
+        self.found: dict[str, float] = {}  # public key, hex -> seconds ahead
+
+    def __call__(self, headers: Mapping[bytes, bytes]) -> None:
+        """Look at one request; whatever is wrong with it is Flower's to refuse."""
+        try:
+            key = b64decode(headers[FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()])
+            stamp = headers[TIMESTAMP_HEADER.lower().encode()]
+            signed = datetime.fromisoformat(stamp.decode())
+            ahead = (signed - datetime.now(UTC)).total_seconds()
+            name = key.hex()
+            if abs(ahead) < self._worth_s:
+                self.found.pop(name, None)
+                return
+            signature = b64decode(headers[FLEET_HTTP_SIGNATURE_HEADER.lower().encode()])
+            # anybody can claim a hospital's key; only its node can sign with it
+            if verify_signature(bytes_to_public_key(key), stamp, signature):
+                self.found[name] = ahead
+        except (KeyError, ValueError, TypeError):
+            return
+
+
+async def serve(link: Link, *, skews: Skews, refused: Refused) -> None:
+    """Serve a SuperLink on both listeners until a signal ends it."""
+    with mock.patch("sys.argv", ["flower-superlink", *_arguments(link)]):
+        config = _parse_superlink_lifespan_config()
+    app = create_app(config, SuperLinkLifespan)
+    shared: dict[str, Any] = {
+        "log_level": "warning",
+        "timeout_graceful_shutdown": GRACE_S,
+        "server_header": False,
+    }
+    admin = uvicorn.Server(
+        uvicorn.Config(
+            AdminGate(app, link.token), host="127.0.0.1", port=link.admin_port, **shared
+        )
+    )
+    public = uvicorn.Server(
+        uvicorn.Config(
+            PublicGate(app, look=skews, refused=refused),
+            host=link.host,
+            port=link.port,
+            lifespan="off",  # the admin listener owns the app's
+            ssl_keyfile=str(link.key),
+            ssl_certfile=str(link.certificate),
+            **shared,
+        )
+    )
+    await _serve_both(admin, public)
+
+
+async def _serve_both(admin: uvicorn.Server, public: uvicorn.Server) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        admin.should_exit = public.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    # uvicorn would install handlers of its own, one listener's over the other's
+    with mock.patch.object(uvicorn.Server, "capture_signals", _no_signals):
+        first = asyncio.create_task(admin.serve())
+        while not admin.started and not first.done():
+            await asyncio.sleep(0.05)
+        second = asyncio.create_task(public.serve())
+        await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
+        stop()
+        await asyncio.gather(first, second)
+
+
+@contextmanager
+def _no_signals(_: uvicorn.Server) -> Iterator[None]:
+    yield
+
+
+def _arguments(link: Link) -> list[str]:
+    return [
+        *("--host", "127.0.0.1", "--port", str(link.admin_port)),
+        *("--ssl-ca-certfile", str(link.ca), "--ssl-certfile", str(link.certificate)),
+        *("--ssl-keyfile", str(link.key), "--enable-supernode-auth"),
+        *(
+            "--database",
+            str(link.database),
+            "--disable-runtime-dependency-installation",
+        ),
+        *("--isolation", "process", "--superexec-auth-secret-file", str(link.secret)),
+    ]
+
+
+def in_background(app: App, port: int) -> Callable[[], None]:
+    """Serve an ASGI app on loopback; returns what stops it."""
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, host="127.0.0.1", port=port, log_level="warning", server_header=False
+        )
+    )
+    thread = threading.Thread(target=server.run, daemon=True, name="page")
+    thread.start()
+
+    def stop() -> None:
+        server.should_exit = True
+        thread.join(GRACE_S)
+
+    return stop
+
+
+def quiet() -> None:
+    """Flower's own chatter at warnings, and once; ours says what happens."""
+    for name in ("flwr", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    flowers = logging.getLogger("flwr")
+    flowers.handlers.clear()  # it has a handler of its own, beside the root's
+    flowers.propagate = True
