@@ -41,6 +41,11 @@ HERE = Path("site.yaml")
 @app.callback()
 def _start() -> None:
     """What a hospital does on its own machine."""
+    import os
+
+    from vgmedgen.process.logs import PRIVATE
+
+    os.umask(PRIVATE)  # whatever is written belongs to its user alone
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import httpx
@@ -32,6 +33,7 @@ from flwr.supercore.interceptors import (
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supernode import start_client_internal as supernode
 from flwr.supernode.cli.flower_supernode import flower_supernode
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
@@ -77,8 +79,25 @@ def run_supernode(
     flowers.propagate = True
     flowers.setLevel(logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    with mock.patch("sys.argv", ["flower-supernode", *words]):
+    with (
+        mock.patch("sys.argv", ["flower-supernode", *words]),
+        # a bundle's settings are nobody's business here, and unpacking one to read them
+        # lets a few bytes become gigabytes
+        mock.patch.object(supernode, "get_fused_config_from_fab", return_value={}),
+        mock.patch.object(httpx, "Client", Straight),
+    ):
         flower_supernode()
+
+
+class Straight(httpx.Client):
+    """A client that goes nowhere but where it was told to.
+
+    Flower's follows redirects: a server could have a site's update sent again to any
+    host, in the clear, or have the node knock at doors inside the hospital.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **{**options, "follow_redirects": False})
 
 
 @dataclass(frozen=True)
@@ -214,9 +233,15 @@ def registered(
     public = public_key_to_bytes(key.public_key())
     asked = ActivateNodeRequest(public_key=public, heartbeat_interval=NO_INTERVAL)
     try:
-        with FleetHttpClient(
-            f"https://{address}", interceptors=[node], verify=context, timeout=timeout
-        ) as client:
+        with (
+            mock.patch.object(httpx, "Client", Straight),
+            FleetHttpClient(
+                f"https://{address}",
+                interceptors=[node],
+                verify=context,
+                timeout=timeout,
+            ) as client,
+        ):
             taken = client.ActivateNode(asked)
             client.DeactivateNode(DeactivateNodeRequest(node_id=taken.node_id))
     except (httpx.HTTPError, ValueError) as error:  # ValueError: no protobuf

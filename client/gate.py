@@ -40,7 +40,7 @@ from vgmedgen.errors import (
     VGMedGenError,
 )
 from vgmedgen.exchange.schema import CODE, SITE_ERROR
-from vgmedgen.exchange.wire import Kind, fingerprint, size
+from vgmedgen.exchange.wire import Kind, fingerprint, size, to_sign
 from vgmedgen.trust import warrant
 from vgmedgen.trust.journal import Journal
 
@@ -154,7 +154,12 @@ class Passage:
 def _readable(message: Message, digest: str, site: Site) -> Request:
     """What the message asks, of a coordinator that this site trusts."""
     kind, words = kind_of(message), words_of(message)
-    warrant.check(words, site.policy.coordinators)
+    warrant.check(
+        words[warrant.COORDINATOR],
+        words[warrant.SIGNATURE],
+        to_sign(kind, message.content),
+        site.policy.coordinators,
+    )
     request = Request(kind=kind, words=words, plan=plan_of(words), digest=digest)
     if kind is not Kind.HELLO:
         check_round(request)
@@ -173,11 +178,13 @@ def _answered(
     rules, now = site.policy, datetime.now(UTC).astimezone()
     turns, approvals = Turns(site.folder), Approvals(site.folder)
     policy.check(rules, site.privacy, request, _history(request, site, turns, now), now)
-    order = None if request.kind is Kind.HELLO else order_of(message, site)
     passage.denied = approvals.of(request.run).denied
     approvals.check(request, required=rules.approval == "required", now=now)
+    # from here on the plan is one that was let in: what it asks for is built
+    order = None if request.kind is Kind.HELLO else order_of(message, site)
     if order is not None:
         passage.repeated = turns.check(request)
+        turns.begin(request, now.date())
     if order is not None and rules.dry_run:
         if request.kind is Kind.TRAIN:
             rehearsal.show(message, request, order, site, now)
@@ -187,8 +194,25 @@ def _answered(
         )
     content = checked(message, call_next(message, context), site)
     if order is not None:
-        turns.record(request, now.date())
+        _still_allowed(request, site, approvals, now, passage)
+        turns.record(request)
     return content
+
+
+def _still_allowed(
+    request: Request, site: Site, approvals: Approvals, now: datetime, passage: Passage
+) -> None:
+    """A round can last for hours: what was forbidden meanwhile does not leave."""
+    rules = site.policy
+    history = History(units=max(site.policy.min_units, 1), repeated=True)
+    policy.check(rules, site.privacy, request, history, now)
+    passage.denied = approvals.of(request.run).denied
+    approvals.check(request, required=rules.approval == "required", now=now)
+    if rules.dry_run:
+        raise DryRunError(
+            f"policy.dry_run was set while round {request.number} of {request.run} was "
+            "trained; its answer stays here"
+        )
 
 
 def _history(request: Request, site: Site, turns: Turns, now: datetime) -> History:

@@ -81,6 +81,10 @@ def plan_of(words: Mapping[str, str]) -> Plan:
     plan = plan_from_json(words["plan"])
     if plan.digest != words["plan-digest"]:
         raise ExchangeError("the plan is not the one that its digest names")
+    if plan.to_json() != words["plan"]:
+        raise ExchangeError(
+            "the plan is not written as a plan is: every value, in order"
+        )
     return plan
 
 
@@ -96,6 +100,8 @@ def check_round(request: Request) -> None:
         raise ExchangeError(
             f"an order for round {number}, but the run's plan has the rounds 1 to {last}"
         )
+    if request.kind is Kind.INSTALL and number != last:
+        raise ExchangeError(f"a release after round {number}, but the run has {last}")
     stage, turn = "align", number
     if number > plan.align_rounds:
         stage, turn = "generate", number - plan.align_rounds

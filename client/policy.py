@@ -115,6 +115,7 @@ def verdicts(
             allowed=f"at least {policy.min_units}",
             kept=units >= policy.min_units,
         ),
+        *_batches(policy, plan),
         _at_most("rounds_per_run", rounds, policy.rounds_per_run, "rounds"),
         _at_most(
             "steps_per_round", most_steps, policy.steps_per_round, "steps in a round"
@@ -193,6 +194,22 @@ def _of_this_moment(
             _at_most("rounds_per_day", count, policy.rounds_per_day, "rounds today")
         )
     return found
+
+
+def _batches(policy: Policy, plan: Plan) -> list[Verdict]:
+    """Without DP an update of few images at a time is almost each of them."""
+    if plan.privacy.enabled:
+        return []
+    asked = {"align": plan.align.batch, "generate": plan.generate.batch}
+    return [
+        Verdict(
+            rule="min_batch",
+            asked=f"{asked[stage]} images a step as {stage}.batch",
+            allowed=f"at least {policy.min_batch}",
+            kept=asked[stage] >= policy.min_batch,
+        )
+        for stage in policy.stages
+    ]
 
 
 def _dp(policy: Policy, plan: Plan) -> Verdict:

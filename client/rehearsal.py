@@ -15,7 +15,6 @@ from client.contract import Site
 from client.egress import checked
 from client.request import Request
 from client.runfiles import PRIVATE, named
-from client.turns import Turns
 from vgmedgen.exchange.schema import Specs
 from vgmedgen.exchange.wire import UP, Kind, size
 from vgmedgen.files import write_text
@@ -59,7 +58,6 @@ def show(
         "bytes": size(content),
     }
     write_text(path, json.dumps(told, indent=2))
-    Turns(site.folder).trained(order.run, order.number, now.date())
 
 
 def _records(content: RecordDict, order: Order, site: Site) -> dict[str, Any]:

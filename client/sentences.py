@@ -84,6 +84,10 @@ def _told(config: SiteConfig) -> dict[str, str]:
         "epsilon_per_run": f"A run may claim epsilon {rules.epsilon_per_run:g} at most; "
         f"{total}.",
         "min_units": f"Nothing trains on fewer than {rules.min_units} units.",
+        "min_heldout": "No held-out loss leaves that was measured on fewer than "
+        f"{rules.min_heldout} units.",
+        "min_batch": "Without differential privacy a step takes at least "
+        f"{rules.min_batch} images.",
         "rounds_per_run": f"A run may have {rules.rounds_per_run} rounds at most.",
         "rounds_per_day": f"At most {rules.rounds_per_day} rounds train on one day.",
         "steps_per_round": f"A round may take {rules.steps_per_round} optimiser steps at "

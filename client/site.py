@@ -11,7 +11,7 @@ from flwr.app import Context, Message
 from client.egress import FRAMING, last_look, limit_of
 from client.ingress import plan_of, words_of
 from client.runfiles import AUDIT
-from vgmedgen.errors import ConfigError, StateError, VGMedGenError
+from vgmedgen.errors import ConfigError, StateError
 from vgmedgen.site import Site
 from vgmedgen.trust.journal import Journal
 
@@ -54,10 +54,9 @@ def look_of(site: Site) -> Callable[[Message, Message], None]:
     """The last look at a site's replies, which knows how large one may be."""
 
     def look(message: Message, reply: Message) -> None:
-        try:
-            most = limit_of(site, plan_of(words_of(message)))
-        except VGMedGenError:
-            most = FRAMING  # an order that cannot be read is answered by a code
+        # what was refused is not looked into: its plan may be anybody's, of any size
+        refused = reply.has_error()
+        most = FRAMING if refused else limit_of(site, plan_of(words_of(message)))
         last_look(message, reply, most)
 
     return look

@@ -1,12 +1,12 @@
 """How the runs stand that asked something of a site."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from client.approvals import APPROVED, Approvals
 from client.turns import Turns
+from vgmedgen.configfile import plan_from_json
+from vgmedgen.errors import ConfigError
 
 
 def run_rows(folder: Path) -> list[dict[str, str]]:
@@ -31,7 +31,7 @@ def run_rows(folder: Path) -> list[dict[str, str]]:
                 "coordinator": newest.get("coordinator", "")[:16] or "-",
                 "state": state,
                 "rounds": str(rounds.get(run, 0)),
-                "epsilon": _epsilon(json.loads(plan)) if plan else "-",
+                "epsilon": _epsilon(plan) if plan else "-",
             }
         )
     return rows
@@ -51,8 +51,11 @@ def _trained_plan(folder: Path, run: str) -> str:
     return path.read_text() if path.is_file() else ""
 
 
-def _epsilon(plan: dict[str, Any]) -> str:
-    ask = plan["privacy"]
-    if not ask["enabled"]:
+def _epsilon(text: str) -> str:
+    try:
+        ask = plan_from_json(text).privacy
+    except ConfigError:
+        return "unreadable"
+    if not ask.enabled:
         return "without DP"
-    return f"{ask['epsilon']:g} per {ask['unit']}, delta {ask['delta']:g}"
+    return f"{ask.epsilon:g} per {ask.unit}, delta {ask.delta:g}"

@@ -1,13 +1,13 @@
-"""What a site has answered, so that nothing is asked of it twice in two ways.
+"""What a site has worked on, so that nothing is asked of it twice in two ways.
 
 A run moves forward only: an order for a round that the site has left behind, another
-order for one that it has answered, or training after the release, is refused. Without
+order for one that it has begun, or training after the release, is refused. Without
 this a hostile server could have the same patients trained on again and again, each time
 from weights of its choice, and compare the answers.
 
 ```text
-turns/<run>.json  {"run": …, "answered": {"train": {"round": 3, "digest": …}, …},
-                   "days": {"1": "2026-11-21", …}}
+turns/<run>.json  {"run": …, "days": {"1": "2026-11-21", …},
+                   "orders": {"train": {"round": 3, "digest": …, "answered": true}, …}}
 ```
 """
 
@@ -26,7 +26,7 @@ _NAMES = {Kind.TRAIN: "train", Kind.EVALUATE: "evaluate", Kind.INSTALL: "install
 
 
 class Turns:
-    """The furthest order of each kind that a site has answered, run by run."""
+    """The furthest order of each kind that a site has begun, run by run."""
 
     def __init__(self, site: Path) -> None:
         self._files = RunFiles(site / FOLDER)
@@ -37,54 +37,60 @@ class Turns:
         Raises:
             StateError: if what was answered cannot be read.
         """
-        before = self._answered(request.run).get(_NAMES[request.kind], {})
-        return bool(before.get("digest") == request.digest)
+        before = self._orders(request.run).get(_NAMES[request.kind], {})
+        return bool(before.get("digest") == request.digest and before["answered"])
 
     def check(self, request: Request) -> bool:
-        """Accept an order that goes forward, or the very one that was answered last.
+        """Accept an order that goes forward, or the very one that came last.
 
         Returns:
             Whether it was answered before.
 
         Raises:
             ReplayError: for an order that the site has left behind, or that is another
-                for a round it has answered.
+                for a round it has begun.
             StateError: if what was answered cannot be read.
         """
-        return _judged(request, self._answered(request.run))
+        return _judged(request, self._orders(request.run))
 
-    def record(self, request: Request, today: date) -> None:
+    def begin(self, request: Request, today: date) -> None:
+        """Keep that an order is worked on: no other one will be for its round.
+
+        Also a round that fails is used up by it, or a server could try the patients with
+        weights of its choice as often as it likes. A release that does not install is
+        not: the right one may follow.
+
+        Raises:
+            ReplayError: if another order was begun in the meantime.
+            StateError: if it cannot be kept.
+        """
+        if request.kind is not Kind.INSTALL:
+            self._keep(request, answered=False, today=today)
+
+    def record(self, request: Request) -> None:
         """Keep that an order was answered; its answer leaves after this, or never.
 
         Raises:
-            ReplayError: if another order was answered in the meantime.
+            ReplayError: if another order was begun in the meantime.
             StateError: if it cannot be kept.
         """
+        self._keep(request, answered=True, today=None)
+
+    def _keep(self, request: Request, *, answered: bool, today: date | None) -> None:
         with self._files.locked():
             kept = self._files.read(request.run) or {}
-            answered = dict(kept.get("answered", {}))
-            if _judged(request, answered):
+            orders = dict(kept.get("orders", {}))
+            if _judged(request, orders):
                 return
-            answered[_NAMES[request.kind]] = {
+            orders[_NAMES[request.kind]] = {
                 "round": request.number,
                 "digest": request.digest,
+                "answered": answered,
             }
             days = dict(kept.get("days", {}))
-            if request.kind is Kind.TRAIN:
+            if request.kind is Kind.TRAIN and today is not None:
                 days.setdefault(str(request.number), today.isoformat())
-            self._files.write(request.run, {"answered": answered, "days": days})
-
-    def trained(self, run: str, number: int, today: date) -> None:
-        """Keep that a round was trained although nothing was answered.
-
-        Raises:
-            StateError: if it cannot be kept.
-        """
-        with self._files.locked():
-            kept = self._files.read(run) or {}
-            days = {**kept.get("days", {}), str(number): today.isoformat()}
-            answered = kept.get("answered", {})
-            self._files.write(run, {"answered": answered, "days": days})
+            self._files.write(request.run, {"orders": orders, "days": days})
 
     def of_day(self, today: datetime) -> frozenset[tuple[str, int]]:
         """Run and round of everything that was trained on a day of the site's clock.
@@ -119,32 +125,32 @@ class Turns:
 
     def ended(self, run: str) -> bool:
         """Whether the site has installed the run's release."""
-        return _NAMES[Kind.INSTALL] in self._answered(run)
+        return _NAMES[Kind.INSTALL] in self._orders(run)
 
-    def _answered(self, run: str) -> dict[str, Any]:
-        return dict((self._files.read(run) or {}).get("answered", {}))
+    def _orders(self, run: str) -> dict[str, Any]:
+        return dict((self._files.read(run) or {}).get("orders", {}))
 
 
-def _judged(request: Request, answered: dict[str, Any]) -> bool:
+def _judged(request: Request, orders: dict[str, Any]) -> bool:
     """Whether the order was answered before; raises ReplayError if it may not be."""
     kind, run = _NAMES[request.kind], request.run
-    if request.kind is not Kind.INSTALL and _NAMES[Kind.INSTALL] in answered:
+    if request.kind is not Kind.INSTALL and _NAMES[Kind.INSTALL] in orders:
         raise ReplayError(
             f"run {run} asks to {kind} in round {request.number}, but this site has "
             "installed its release: the run is over; start another"
         )
-    furthest = max((int(one["round"]) for one in answered.values()), default=0)
+    furthest = max((int(one["round"]) for one in orders.values()), default=0)
     if request.number < furthest:
         raise ReplayError(
             f"run {run} asks to {kind} in round {request.number}, but this site has "
-            f"answered round {furthest}; a run only goes forward"
+            f"begun round {furthest}; a run only goes forward"
         )
-    before = answered.get(kind)
+    before = orders.get(kind)
     if before is None or int(before["round"]) != request.number:
         return False
     if before["digest"] != request.digest:
         raise ReplayError(
             f"run {run} asks to {kind} in round {request.number} otherwise than before; "
-            "a round is answered once, and again only to the very same order"
+            "a round is worked on once, and again only for the very same order"
         )
-    return True
+    return bool(before["answered"])

@@ -9,6 +9,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.launch import Launch
+from server.orders import Orders
 from server.post import Post
 from server.registry import Registry
 from server.strategy import Strategy
@@ -16,6 +17,7 @@ from server.weights import Weights
 from vgmedgen.errors import ConfigError, StateError
 from vgmedgen.exchange.payload import on_wire
 from vgmedgen.ranges import digest_of
+from vgmedgen.trust.signing import SigningKey
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +28,14 @@ Publish = Callable[[Path, Launch, Mapping[str, object], Weights], str]
 """(folder, launch, facts of the run, final weights) -> the release's manifest, JSON."""
 
 
-def build(publish: Publish) -> ServerApp:
+def build(publish: Publish, key: SigningKey | None = None) -> ServerApp:
     """The server app that publishes by `publish`.
 
     Its run config names a launch file (see `server.launch`) under `run-file`.
+
+    Args:
+        publish: writes the release.
+        key: signs every message; a simulation has none.
     """
     app = ServerApp()
 
@@ -51,7 +57,7 @@ def build(publish: Publish) -> ServerApp:
             },
             launch.start(),
         )
-        strategy = Strategy(Post(grid), launch, registry)
+        strategy = Strategy(Post(grid), Orders(launch, key), registry)
         final = strategy.run()
         if not any(record["counted"] for record in registry.rounds()):
             raise StateError(
@@ -109,9 +115,10 @@ def _spent(registry: Registry) -> dict[str, float]:
     return dict(sorted(found.items()))
 
 
-def _publish(
+def publish_release(
     folder: Path, launch: Launch, told: Mapping[str, object], weights: Weights
 ) -> str:
+    """Write a run's release; returns its manifest, JSON."""
     # Imported with the first release: it brings torch and the models.
     from vgmedgen.base import open_bundle  # noqa: PLC0415
     from vgmedgen.release.write import write  # noqa: PLC0415
@@ -120,4 +127,4 @@ def _publish(
     return json.dumps(write(folder, bundle, launch.config.plan, weights, told))
 
 
-app = build(_publish)
+app = build(publish_release)

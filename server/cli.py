@@ -4,12 +4,14 @@ Exit 0 done, 1 refused (one line: what, where, limit, what to do, code), 2 misus
 server does not answer. Heavy imports happen inside the verbs, so that `--help` stays fast.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vgmedgen.cli import run_cli
+from vgmedgen.process.logs import PRIVATE
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +34,13 @@ _FOLLOWING_ENDED = 130  # of a shell command that Ctrl-C ended
 def main() -> None:
     """Entry point of the console script."""
     run_cli(app, "vgmedgen-server")
+
+
+@app.callback()
+def _private(context: typer.Context) -> None:
+    # runs, their states and logs are the owner's, whatever the shell's umask is
+    before = os.umask(PRIVATE)
+    context.call_on_close(lambda: os.umask(before))
 
 
 @app.command(

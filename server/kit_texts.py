@@ -62,6 +62,8 @@ policy:
     - {coordinator}
   approval: required # a run waits for `vgmedgen-client approve RUN`; none: it does not
   min_units: {least} # nothing trains on fewer units
+  min_heldout: 5 # no held-out loss leaves that was measured on fewer
+  min_batch: 8 # images of a step without differential privacy
 
   # Further limits, each with what holds while its line stays a comment:
   # runs: ["*"] # patterns of run ids, such as ["pilot-*"]

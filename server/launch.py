@@ -6,7 +6,7 @@ weights and the schema beside the file.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,10 +18,8 @@ from vgmedgen import configfile
 from vgmedgen.base import Bundle
 from vgmedgen.config import RunConfig
 from vgmedgen.errors import ConfigError, StateError
-from vgmedgen.exchange.schema import PROTOCOL, ExchangeSchema
+from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.files import write_bytes, write_text
-from vgmedgen.trust import warrant
-from vgmedgen.trust.signing import SigningKey
 
 FOLDER = "launch"
 FILE = "launch.json"
@@ -41,7 +39,6 @@ class Launch:
     schema: ExchangeSchema
     sites: int = 0  # sites to wait for before round 1; 0 waits for min_sites only
     coordinator: str = ""  # public signing key; empty in a simulation
-    signature: str = ""  # of `asked`, by that key
     nodes: Mapping[str, str] = field(default_factory=dict)  # site -> its node's public
     # key, hex; empty in a simulation: any node may then take any name
 
@@ -55,7 +52,7 @@ class Launch:
         bundle: Bundle,
         weights: Weights,
         sites: int = 0,
-        key: SigningKey | None = None,
+        coordinator: str = "",
         nodes: Mapping[str, str] | None = None,
     ) -> Self:
         """Write everything a server needs below `folder`, and return it.
@@ -67,7 +64,7 @@ class Launch:
             bundle: the base that the run trains on.
             weights: both groups as every site starts from them, float32.
             sites: to wait for before round 1.
-            key: signs what the run asks; None in a simulation.
+            coordinator: public key that signs the run's messages; empty in a simulation.
             nodes: site -> public key of its node, hex; None in a simulation.
 
         Raises:
@@ -81,27 +78,12 @@ class Launch:
             base_digest=bundle.digest,
             schema=ExchangeSchema.of(weights),
             sites=sites,
+            coordinator=coordinator,
             nodes=nodes or {},
         )
-        if key is not None:
-            launch = replace(
-                launch,
-                coordinator=key.public,
-                signature=warrant.sign(key, launch.asked()),
-            )
         write_bytes(launch.path.with_name(START), to_bytes(weights))
         launch.save()
         return launch
-
-    def asked(self) -> dict[str, str]:
-        """What every message says of the run, and the coordinator signs."""
-        return {
-            "protocol": PROTOCOL,
-            "run": self.run,
-            "base": self.base_digest,
-            "exchange": self.schema.digest,
-            "plan-digest": self.config.plan.digest,
-        }
 
     @property
     def path(self) -> Path:
@@ -119,7 +101,6 @@ class Launch:
             "schema": self.schema.to_json(),
             "sites": self.sites,
             "coordinator": self.coordinator,
-            "signature": self.signature,
             "nodes": dict(self.nodes),
         }
         write_text(self.path, json.dumps(facts, indent=2))
@@ -142,7 +123,6 @@ class Launch:
                 schema=ExchangeSchema.from_json(str(facts["schema"])),
                 sites=int(facts["sites"]),
                 coordinator=str(facts["coordinator"]),
-                signature=str(facts["signature"]),
                 nodes=dict(facts["nodes"]),
             )
         except (OSError, ValueError, KeyError, TypeError, YAMLError, ConfigError):

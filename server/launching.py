@@ -48,7 +48,6 @@ def launch(kits: Kits, overrides: list[str], *, name: str | None = None) -> str:
         _go_on(folder, config)
         return run
     _prepare(kits, config, run, folder)
-    runs.write(folder, runs.QUEUED)
     return run
 
 
@@ -92,10 +91,13 @@ def stop(kits: Kits, run: str) -> None:
         known = ", ".join(runs.runs_of(kits.state)) or "none"
         raise StateError(f"there is no run '{run}'; there are: {known}")
     folder = runs.folder_of(kits.state, run)
-    now = runs.read(folder)
-    if now.state in runs.ENDED:
-        raise StateError(f"run {run} has ended already: {now.state}")
-    runs.write(folder, runs.STOPPED, engine=now.engine, attempts=now.attempts)
+
+    def stopped(now: runs.RunState) -> runs.RunState:
+        if now.state in runs.ENDED:
+            raise StateError(f"run {run} has ended already: {now.state}")
+        return runs.made(runs.STOPPED, engine=now.engine, attempts=now.attempts)
+
+    runs.change(folder, stopped)
 
 
 def _config(kits: Kits, overrides: list[str]) -> RunConfig:
@@ -112,14 +114,20 @@ def _go_on(folder: Path, config: RunConfig) -> None:
             f"run {folder.name} exists with another configuration; choose another "
             "--name, or start it as it was"
         )
-    now = runs.read(folder)
-    if now.state == runs.FINISHED:
-        raise StateError(
-            f"run {folder.name} is finished, its release is in {folder / 'release'}; "
-            "choose another --name to train again"
-        )
-    if now.state in runs.ENDED:
+    try:
+        runs.read(folder)
+    except StateError:  # lost, or never written: nobody plays it, its rounds tell all
         runs.write(folder, runs.QUEUED)
+
+    def queued(now: runs.RunState) -> runs.RunState | None:
+        if now.state == runs.FINISHED:
+            raise StateError(
+                f"run {folder.name} is finished, its release is in "
+                f"{folder / 'release'}; choose another --name to train again"
+            )
+        return runs.made(runs.QUEUED) if now.state in runs.ENDED else None
+
+    runs.change(folder, queued)
 
 
 def _prepare(kits: Kits, config: RunConfig, run: str, folder: Path) -> None:
@@ -137,6 +145,8 @@ def _prepare(kits: Kits, config: RunConfig, run: str, folder: Path) -> None:
         )
     bundle = open_bundle(Path(config.base.folder))
     bench = Workbench.open(bundle, config.plan, torch.device("cpu"))
+    # before the launch file, which makes it a run: no run is ever without a state
+    runs.write(folder, runs.QUEUED)
     Launch.prepare(
         run=run,
         folder=folder,
@@ -144,6 +154,6 @@ def _prepare(kits: Kits, config: RunConfig, run: str, folder: Path) -> None:
         bundle=bundle,
         weights=bench.states(),
         sites=len(nodes),
-        key=kits.signing_key(),
+        coordinator=kits.signing_key().public,
         nodes=nodes,
     )

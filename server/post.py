@@ -13,7 +13,10 @@ from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from server.replies import unreadable, whole
+from vgmedgen.errors import ExchangeError
 from vgmedgen.exchange.wire import Kind
 
 log = logging.getLogger(__name__)
@@ -22,6 +25,17 @@ _FIRST_POLL_S = 0.05
 _LONGEST_POLL_S = 2.0  # a poll is a request to the SuperLink in deployment
 _MOST_SENDS = 3  # of one question to one node, which may be restarted under it
 _LOST = frozenset({5, 8})  # Flower's codes of a node that is gone, or an app that is
+_MALFORMED = (  # what building a reply from a hostile site's objects can raise
+    ExchangeError,
+    ArithmeticError,
+    AttributeError,
+    DecodeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,13 +83,32 @@ class Post:
         }
 
     def collect(self, pending: dict[str, int]) -> dict[int, Message]:
-        """What has come back so far, by node; taken out of `pending`."""
+        """What has come back so far, by node; taken out of `pending`.
+
+        Every message is asked for on its own: a reply that cannot be read is then its
+        site's alone, an error under our code, and all others are as they came. Whose
+        reply it is follows from which message was asked for, never from the reply.
+        """
         replies: dict[int, Message] = {}
-        for reply in self._grid.pull_messages(set(pending)) if pending else ():
-            node = pending.pop(reply.metadata.reply_to_message_id, None)
-            if node is not None:
+        for asked, node in list(pending.items()):
+            reply = self._pull(asked, node)
+            if reply is None:
+                continue
+            del pending[asked]
+            if node not in replies or replies[node].has_error():
                 replies[node] = reply
         return replies
+
+    def _pull(self, asked: str, node: int) -> Message | None:
+        """The reply to one message; None while there is none."""
+        try:
+            for found in self._grid.pull_messages([asked]):
+                return whole(found, asked)
+        except _MALFORMED as error:
+            kind = type(error).__name__  # its text may quote what the site sent
+            log.warning("the reply of node %d cannot be read (%s)", node, kind)
+            return unreadable(asked)
+        return None
 
     def ask(
         self,
@@ -133,8 +166,10 @@ class _Question:
         return len(self.replies) < len(self._sent)
 
     def hear(self, replies: Mapping[int, Message]) -> None:
-        """Take in what came back."""
+        """Take in what came back; the first answer of a node stands."""
         for node, reply in replies.items():
+            if node in self.replies and not self.replies[node].has_error():
+                continue  # now the loss of an earlier send to it is told
             gone = reply.has_error() and reply.error.code in _LOST
             if gone and self._sends[node] < _MOST_SENDS:
                 self._lost.setdefault(node, (time.monotonic(), reply))

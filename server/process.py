@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from server import place
-from server.kits import Kits
+from server.kits import NODES, Kits
 from vgmedgen.errors import StateError, VGMedGenError
 from vgmedgen.files import write_text
 from vgmedgen.process import logs
@@ -49,9 +49,35 @@ def superlink(kits: Kits) -> None:
         token=place.token(kits.state),
     )
     flower.quiet()
-    skews = flower.Skews(worth_s=WORTH_S)
+    skews = flower.Skews(worth_s=WORTH_S, registered=Keys(kits))
     threading.Thread(target=_note, args=(kits, skews), daemon=True).start()
     asyncio.run(flower.serve(link, skews=skews, refused=Strangers()))
+
+
+class Keys:
+    """Every registered public key, read again when nodes.json was written."""
+
+    def __init__(self, kits: Kits) -> None:
+        self._kits = kits
+        self._seen: tuple[int, int, int] | None = None
+        self._keys: frozenset[str] = frozenset()
+
+    def __call__(self) -> frozenset[str]:
+        """The keys; those known so far while the file cannot be read."""
+        try:
+            told = (self._kits.home / NODES).stat()
+        except FileNotFoundError:
+            return frozenset()  # nobody was registered yet
+        except OSError:
+            return self._keys
+        seen = (told.st_mtime_ns, told.st_ino, told.st_size)
+        if seen != self._seen:
+            self._seen = seen
+            try:
+                self._keys = frozenset(self._kits.nodes().values())
+            except StateError as error:
+                log.warning("%s", error)
+        return self._keys
 
 
 class Strangers:
@@ -79,13 +105,16 @@ def _note(kits: Kits, skews: "flower.Skews") -> None:  # type: ignore[name-defin
     told: dict[str, float] = {}
     while True:
         time.sleep(NOTE_S)
-        sites = {key: site for site, key in kits.nodes().items()}
-        found = {sites[k]: s for k, s in list(skews.found.items()) if k in sites}
+        try:
+            sites = {key: site for site, key in kits.nodes().items()}
+            found = {sites[k]: s for k, s in list(skews.found.items()) if k in sites}
+            if found != told:
+                write_text(kits.state / place.SKEW, json.dumps(found))
+        except (OSError, StateError):
+            continue  # whoever reads nodes.json for a request says so
         for site, ahead in found.items():
             if abs(ahead - told.get(site, 0.0)) > WORTH_S:
                 log.warning("%s", skew_line(site, ahead))
-        if found != told:
-            write_text(kits.state / place.SKEW, json.dumps(found))
         told = found
 
 
@@ -102,7 +131,7 @@ def skew_line(site: str, ahead: float) -> str:
 def player(kits: Kits) -> None:
     """Play one run that was acquired, and write down how it ended."""
     from server import flower, runs  # noqa: PLC0415 - what a SuperLink does not need
-    from server.app import RUN_FILE, app  # noqa: PLC0415
+    from server.app import RUN_FILE, build, publish_release  # noqa: PLC0415
 
     flower.quiet()
     engine = os.environ[ENGINE]
@@ -116,6 +145,7 @@ def player(kits: Kits) -> None:
         return {RUN_FILE: str(runs.launch_file(folder))}
 
     try:
+        app = build(publish_release, kits.signing_key())
         flower.play(int(os.environ[ADMIN]), os.environ[TASK], app, config_of)
     except VGMedGenError as error:
         log.error("%s [%s]", error, error.code)  # noqa: TRY400 - one line is all there is

@@ -15,7 +15,7 @@ without a record never happened.
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,9 @@ class RoundRecord:
     heldout_left_out: dict[str, str] = field(default_factory=dict)
     bytes_to: dict[str, int] = field(default_factory=dict)
     bytes_from: dict[str, int] = field(default_factory=dict)
+
+
+_RECORDED = {entry.name for entry in fields(RoundRecord)} | {"weights"}
 
 
 class Registry:
@@ -139,7 +142,15 @@ class Registry:
         return _read(self.folder / "registry.json")
 
     def _record(self, number: int) -> dict[str, Any]:
-        return _read(self._record_path(number))
+        path = self._record_path(number)
+        told = _read(path)
+        if told.keys() != _RECORDED or told["number"] != number:
+            raise StateError(
+                f"{path} is damaged: it is not the record of round {number}; restore it "
+                f"from a copy, or delete rounds {number} and later to go on from "
+                f"{number - 1}"
+            )
+        return told
 
     def _weights_path(self, number: int) -> Path:
         return self.folder / "rounds" / f"{number:04d}.safetensors"
@@ -150,9 +161,9 @@ class Registry:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        told: dict[str, Any] = json.loads(path.read_text())
+        told = json.loads(path.read_text())
     except (OSError, ValueError):
-        raise StateError(
-            f"{path} is missing or damaged; restore it from a copy"
-        ) from None
+        told = None
+    if not isinstance(told, dict):
+        raise StateError(f"{path} is missing or damaged; restore it from a copy")
     return told

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from flwr.app import Message
 
-from server import orders, place, runs
-from server.launch import Launch
+from server import place, runs
+from server.orders import Orders
 from server.post import Node, Post, polls
 from server.replies import OFFLINE, Expected, code_of, read
 from server.witness import Witness
@@ -50,9 +50,10 @@ class Roster:
     mend its installation, or approve the run, while it goes on.
     """
 
-    def __init__(self, post: Post, launch: Launch, witness: Witness) -> None:
+    def __init__(self, post: Post, orders: Orders, witness: Witness) -> None:
         self._post = post
-        self._launch = launch
+        self._orders = orders
+        self._launch = launch = orders.launch
         self._witness = witness
         self._sites = {key: site for site, key in launch.nodes.items()}
         self._names: dict[int, str] = {}
@@ -133,7 +134,7 @@ class Roster:
             if refusal is not None and now - refusal.asked < refusal.pause:
                 continue
             if node.id not in self._names and not waiting:
-                asked[node.id] = orders.hello(self._launch)
+                asked[node.id] = self._orders.hello()
                 sent[node.id] = time.time()
                 if refusal is not None:
                     refusal.asked = now

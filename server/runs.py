@@ -4,10 +4,18 @@
 <state>/runs/<run>/launch/…       what the run is (server.launch)
 <state>/runs/<run>/registry.json  its rounds (server.registry)
 <state>/runs/<run>/state.json     how it stands: this module
+<state>/runs/<run>/state.lock     held while that is changed
 ```
+
+A run is there once its launch file is, which is written last. Commands, the server and
+its players change how a run stands at the same time: each change is made under the lock,
+by what is on disk then.
 """
 
+import fcntl
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +30,8 @@ FINISHED = "finished"  # its release is published
 FAILED = "failed"  # refused for a reason that a restart would not mend
 STOPPED = "stopped"  # by the coordinator; `run` goes on from the last complete round
 ENDED = (FINISHED, FAILED, STOPPED)
+STATES = (QUEUED, RUNNING, *ENDED)
+_MOST = 2**64  # of Flower's ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +64,7 @@ def launch_file(folder: Path) -> Path:
 def runs_of(state: Path) -> list[str]:
     """Every run, oldest first."""
     found = (state / "runs").glob(f"*/{FOLDER}/{FILE}")
-    by_age = sorted(found, key=lambda path: path.stat().st_mtime)
+    by_age = sorted(found, key=_age)
     return [path.parent.parent.name for path in by_age]
 
 
@@ -66,18 +76,55 @@ def read(folder: Path) -> RunState:
     """
     path = folder / "state.json"
     try:
-        return RunState(**json.loads(path.read_text()))
+        found = RunState(**json.loads(path.read_text()))
+        if _sound(found):
+            return found
     except (OSError, ValueError, TypeError):
-        raise StateError(f"{path} is missing or damaged; start the run again") from None
+        pass
+    raise StateError(f"{path} is missing or damaged; start the run again")
+
+
+def change(folder: Path, to: Callable[[RunState], RunState | None]) -> RunState | None:
+    """Change how a run stands by how it stands, with nobody in between.
+
+    Args:
+        folder: of the run.
+        to: what shall be kept, by what is on disk; None leaves it.
+
+    Returns:
+        What was kept; None where nothing was.
+
+    Raises:
+        StateError: if how the run stands cannot be read or written.
+    """
+    with _alone(folder):
+        kept = to(read(folder))
+        if kept is not None:
+            _put(folder, kept)
+    return kept
+
+
+def swap(folder: Path, old: RunState, new: RunState) -> bool:
+    """Keep `new`, unless the run no longer stands as `old`; whether it was kept.
+
+    Raises:
+        StateError: if how the run stands cannot be read or written.
+    """
+    kept = change(folder, lambda now: new if now == old else None)
+    return kept is not None
 
 
 def end(
     folder: Path, engine: str, state: str, *, why: str = "", code: str = ""
 ) -> None:
     """Keep how an attempt ended, unless the run was stopped or tried anew meanwhile."""
-    now = read(folder)
-    if now.state == RUNNING and now.engine == engine:
-        write(folder, state, why=why, code=code, engine=engine, attempts=now.attempts)
+
+    def ended(now: RunState) -> RunState | None:
+        if now.state != RUNNING or now.engine != engine:
+            return None
+        return made(state, why=why, code=code, engine=engine, attempts=now.attempts)
+
+    change(folder, ended)
 
 
 def write(
@@ -89,13 +136,57 @@ def write(
     engine: str = "",
     attempts: int = 0,
 ) -> None:
-    """Keep how the run of `folder` stands from now on."""
-    now = RunState(
-        state=state,
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
-        why=why,
-        code=code,
-        engine=engine,
-        attempts=attempts,
+    """Keep how the run of `folder` stands from now on, however it stood."""
+    kept = made(state, why=why, code=code, engine=engine, attempts=attempts)
+    with _alone(folder):
+        _put(folder, kept)
+
+
+def made(
+    state: str, *, why: str = "", code: str = "", engine: str = "", attempts: int = 0
+) -> RunState:
+    """How a run stands from this moment."""
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return RunState(
+        state=state, at=at, why=why, code=code, engine=engine, attempts=attempts
     )
+
+
+def _put(folder: Path, now: RunState) -> None:
     write_text(folder / "state.json", json.dumps(asdict(now), indent=2))
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a run; the kernel lets go of it however a process ends."""
+    path = folder / "state.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = path.open("a")
+    except OSError as error:
+        raise StateError(
+            f"cannot write {path}: {error.strerror or error}; free some space or mend "
+            "its permissions, then start again"
+        ) from None
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _sound(now: RunState) -> bool:
+    """Whether every fact is of its kind: people open these files too."""
+    words = (now.state, now.at, now.why, now.code, now.engine)
+    return (
+        all(isinstance(word, str) for word in words)
+        and now.state in STATES
+        and (not now.engine or (now.engine.isdecimal() and int(now.engine) < _MOST))
+        and isinstance(now.attempts, int)
+        and now.attempts >= 0
+    )
+
+
+def _age(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # it was moved away this moment
+        return 0.0

@@ -12,8 +12,8 @@ from statistics import fmean
 
 from flwr.app import Message, RecordDict
 
-from server import orders, place, runs
-from server.launch import Launch
+from server import place, runs
+from server.orders import Orders, round_words
 from server.post import Post
 from server.registry import Registry, RoundRecord
 from server.replies import LATE, Accepted, Expected, code_of, read
@@ -47,14 +47,15 @@ class Answers:
 class Strategy:
     """One run, from its last complete round to its last."""
 
-    def __init__(self, post: Post, launch: Launch, registry: Registry) -> None:
+    def __init__(self, post: Post, orders: Orders, registry: Registry) -> None:
         self._post = post
-        self._launch = launch
+        self._orders = orders
+        self._launch = launch = orders.launch
         self._registry = registry
         # a simulation has no coordinator to answer for it, and keeps no audit log
         audit = runs.state_of(launch.folder) / place.AUDIT if launch.nodes else None
         self._witness = Witness(audit, launch.run)
-        self._roster = Roster(post, launch, self._witness)
+        self._roster = Roster(post, orders, self._witness)
 
     def run(self) -> Weights:
         """Play every round that is not yet complete.
@@ -84,7 +85,7 @@ class Strategy:
         started = time.monotonic()
         stage = federation.stage(number)
         sites = self._roster.gather(first=first)
-        content = orders.order(self._launch, Kind.TRAIN, number, weights)
+        content = self._orders.order(Kind.TRAIN, number, weights)
         train = self._ask(Kind.TRAIN, number, sites, content)
         counted = len(train.accepted) >= federation.min_sites
         if counted:
@@ -97,7 +98,7 @@ class Strategy:
         # under DP no site tells its held-out loss, so none is asked
         private = self._launch.config.privacy.enabled
         if stage == "generate" and federation.evaluate and not private:
-            content = orders.order(self._launch, Kind.EVALUATE, number, weights)
+            content = self._orders.order(Kind.EVALUATE, number, weights)
             heldout = self._ask(Kind.EVALUATE, number, sites, content)
         record = RoundRecord(
             number=number,
@@ -138,7 +139,7 @@ class Strategy:
         """
         number = self._launch.config.federation.rounds
         sites = self._roster.gather(first=False)
-        content = orders.order(self._launch, Kind.INSTALL, number, weights, manifest)
+        content = self._orders.order(Kind.INSTALL, number, weights, manifest)
         answers = self._ask(Kind.INSTALL, number, sites, content)
         installed = {n: reply.words["release"] for n, reply in answers.accepted.items()}
         for name, code in sorted(answers.left_out.items()):
@@ -159,7 +160,7 @@ class Strategy:
             group=str(number),
         )
         answers = Answers(sent=size(content))
-        words = orders.round_words(self._launch, number)
+        words = round_words(self._launch, number)
         for name, node in sites.items():
             expected = Expected(
                 kind=kind, launch=self._launch, words=words | {"site": name}
@@ -184,7 +185,7 @@ class Strategy:
             ExchangeError: if the merged weights could not be sent on.
         """
         federation = self._launch.config.federation
-        words = orders.round_words(self._launch, number)
+        words = round_words(self._launch, number)
         by_units = federation.weighting == "units"
         updates = [
             Update(name, float(reply.units) if by_units else 1.0, reply.state)

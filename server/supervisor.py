@@ -16,7 +16,7 @@ from pathlib import Path
 from server import flower, place, runs
 from server.flower import Control
 from server.kits import Kits
-from vgmedgen.errors import StateError, UnreachableError
+from vgmedgen.errors import StateError, UnreachableError, VGMedGenError
 from vgmedgen.process import logs
 from vgmedgen.process.children import Child, module
 from vgmedgen.process.lock import only_one
@@ -28,6 +28,7 @@ UP_S = 90.0  # a SuperLink has this long to answer after its start
 TICK_S = 0.5
 SYNC_S = 3.0  # how often new sites and new runs are looked for
 MOST_ATTEMPTS = 25  # a run whose player ended this often is given up
+LONGEST_PAUSE_S = 10.0  # between two tries of what does not work
 OFFLINE = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -86,6 +87,9 @@ class Server:
         self._player: Child | None = None
         self._playing = ""  # Flower's id of the run that is on
         self._synced = 0.0
+        self._taken_up = False  # whether what an earlier server left was looked through
+        self._trouble = Trouble()
+        self._unreadable: set[str] = set()  # runs that were told of
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop` is set."""
@@ -110,17 +114,15 @@ class Server:
         try:
             link.tend()
             self._wait_up(control, link, stop)
-            self._take_up(control)
+            self._trouble.attempt(lambda: self._take_up(control))
             log.info(
                 "hospitals reach this server at %s:%d; stop it with Ctrl-C or SIGTERM",
                 *(self._kits.config.host, self._port),
             )
+            starting = Trouble()
             while not stop.wait(TICK_S):
-                link.tend()
-                try:
-                    self._turn(control)
-                except UnreachableError:
-                    continue  # the SuperLink is being restarted
+                starting.attempt(link.tend)
+                self._trouble.attempt(lambda: self._turn(control))
         finally:
             log.info("stopping")
             page()
@@ -131,37 +133,75 @@ class Server:
             self._journal.add("stop", pid=self._ports().pid)
 
     def _turn(self, control: Control) -> None:
-        now = time.monotonic()
-        if now - self._synced > SYNC_S:
-            self._synced = now
-            sync(self._kits, control)
-            self._start_queued(control)
+        if not self._taken_up:
+            self._take_up(control)
         if self._player is not None and not self._player.running:
             self._player_ended(control)
+        now = time.monotonic()
+        if now - self._synced > SYNC_S:
+            self._follow_runs(control)
+            sync(self._kits, control)
+            self._start_queued(control)
+            self._synced = now  # not before: what failed is not over
         if self._player is None:
             task = flower.acquire(self._admin, place.secret(self._kits.state))
             if task is not None:
-                self._start_player(task)
+                self._start_player(task, control)
 
-    def _start_queued(self, control: Control) -> None:
-        """Have Flower start what waits, and stop what was stopped."""
+    def _runs(self) -> dict[str, runs.RunState]:
+        """How every run stands; one that cannot be read is told of once and left out."""
+        found = {}
         for name in runs.runs_of(self._kits.state):
-            folder = runs.folder_of(self._kits.state, name)
-            now = runs.read(folder)
-            if now.state == runs.QUEUED and self._player is None:
-                engine = control.start(name)
-                attempts = now.attempts + 1
-                runs.write(folder, runs.RUNNING, engine=engine, attempts=attempts)
-                log.info("run %s starts (attempt %d)", name, attempts)
-                return
+            try:
+                found[name] = runs.read(self._folder(name))
+                self._unreadable.discard(name)
+            except StateError as error:
+                if name not in self._unreadable:
+                    log.warning(
+                        "run %s is left alone: %s [%s]", name, error, error.code
+                    )
+                self._unreadable.add(name)
+        return found
+
+    def _folder(self, name: str) -> Path:
+        return runs.folder_of(self._kits.state, name)
+
+    def _follow_runs(self, control: Control) -> None:
+        """Stop what was stopped, and play again what Flower gave up."""
+        for name, now in self._runs().items():
             if now.state == runs.STOPPED and now.engine == self._playing != "":
                 control.stop(now.engine)
                 if self._player is not None:
                     self._player.stop()
+            waits = now.state == runs.RUNNING and now.engine != self._playing
+            if waits and (not now.engine or control.ended(now.engine) is not None):
+                requeue(self._folder(name), now)
 
-    def _start_player(self, task: flower.Task) -> None:
-        self._playing = task.engine
-        self._player = Child(
+    def _start_queued(self, control: Control) -> None:
+        """Have Flower start what waits."""
+        for name, now in self._runs().items():
+            if now.state == runs.QUEUED and self._player is None:
+                engine = control.start(name)
+                attempts = now.attempts + 1
+                known = False
+                try:
+                    new = runs.made(runs.RUNNING, engine=engine, attempts=attempts)
+                    known = runs.swap(self._folder(name), now, new)
+                finally:
+                    if not known:  # stopped meanwhile, or it cannot be written down
+                        control.stop(engine)
+                if known:
+                    log.info("run %s starts (attempt %d)", name, attempts)
+                return
+
+    def _start_player(self, task: flower.Task, control: Control) -> None:
+        """Play a task that a run waits for; any other was stopped, or is nobody's."""
+        wanted = (runs.RUNNING, task.engine)
+        if wanted not in [(now.state, now.engine) for now in self._runs().values()]:
+            control.stop(task.engine)
+            log.info("a task that no run waits for is stopped")
+            return
+        player = Child(
             "run",
             module(ROLE, "player", str(self._kits.folder.resolve())),
             OFFLINE
@@ -172,39 +212,37 @@ class Server:
                 "FLWR_HOME": str(self._kits.state / "flower"),
             },
         )
-        self._player.start()
+        try:
+            player.start()
+        except OSError:
+            control.stop(task.engine)  # its run is played again
+            raise
+        self._playing, self._player = task.engine, player
 
     def _player_ended(self, control: Control) -> None:
-        engine, self._playing, self._player = self._playing, "", None
+        engine = self._playing
         if control.ended(engine) is None:
             control.stop(engine)
-        for name in runs.runs_of(self._kits.state):
-            folder = runs.folder_of(self._kits.state, name)
-            now = runs.read(folder)
+        for name, now in self._runs().items():
             if now.engine != engine:
                 continue
             if now.state == runs.RUNNING:
-                log.warning("run %s was cut off; it goes on from its last round", name)
-                requeue(folder, now)
+                requeue(self._folder(name), now)
             else:
-                log.info(
-                    "run %s: %s%s",
-                    name,
-                    now.state,
-                    f", {now.why}"[: 400 * bool(now.why)],
-                )
+                why = f", {now.why}"[: 400 * bool(now.why)]
+                log.info("run %s: %s%s", name, now.state, why)
+        # only now: whatever failed above is tried again at the next turn
+        self._playing, self._player = "", None
 
     def _take_up(self, control: Control) -> None:
         """What an earlier server left: its runs go on, from their last rounds."""
         sync(self._kits, control)
-        for name in runs.runs_of(self._kits.state):
-            folder = runs.folder_of(self._kits.state, name)
-            now = runs.read(folder)
+        for name, now in self._runs().items():
             if now.state == runs.RUNNING:
-                if control.ended(now.engine) is None:
+                if now.engine and control.ended(now.engine) is None:
                     control.stop(now.engine)
-                requeue(folder, now)
-                log.info("run %s was cut off; it goes on from its last round", name)
+                requeue(self._folder(name), now)
+        self._taken_up = True
 
     def _wait_up(self, control: Control, link: Child, stop: threading.Event) -> None:
         end = time.monotonic() + UP_S
@@ -246,30 +284,72 @@ class Server:
         )
 
 
+class Trouble:
+    """What does not work: told once, tried again at ever longer intervals."""
+
+    def __init__(self) -> None:
+        self._told = ""
+        self._pause = TICK_S
+        self._due = 0.0  # monotonic
+
+    def attempt(self, work: Callable[[], None]) -> None:
+        """Do `work`, unless it failed a moment ago; what it raises ends no server."""
+        if time.monotonic() < self._due:
+            return
+        try:
+            work()
+        except VGMedGenError as error:
+            self._failed(f"{error} [{error.code}]")
+        except OSError as error:
+            self._failed(f"{error.strerror or error} [{StateError.code}]")
+        else:
+            if self._told:
+                log.info("what did not work does again")
+            self._told, self._pause = "", TICK_S
+
+    def _failed(self, told: str) -> None:
+        if told != self._told:
+            log.warning("%s; the server goes on and tries again", told)
+        self._told = told
+        self._due = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, LONGEST_PAUSE_S)
+
+
 def sync(kits: Kits, control: Control) -> None:
     """Make the SuperLink's nodes those of the kits.
 
     Raises:
+        StateError: if the kits' nodes cannot be read, or a key is refused; every other
+            node is as the kits say by then.
         UnreachableError: if the SuperLink does not answer.
     """
     wanted = kits.nodes()
     known = {node.public_key: node for node in control.nodes()}
-    for site, key in sorted(wanted.items()):
-        if key not in known:
-            control.register(site, key)
-            log.info("%s may join", site)
     for key in known.keys() - set(wanted.values()):
         control.unregister(known[key].node_id)
         log.info("a node whose key is no longer among the kits is shut out")
+    refused = None
+    for site, key in sorted(wanted.items()):
+        if key in known:
+            continue
+        try:
+            control.register(site, key)
+            log.info("%s may join", site)
+        except StateError as error:
+            refused = refused or error
+    if refused is not None:
+        raise refused
 
 
 def requeue(folder: Path, now: runs.RunState) -> None:
-    """Have a run played again, unless that was tried too often."""
+    """Have a run played again, unless that was tried too often, or it was stopped."""
+    new = runs.made(runs.QUEUED, attempts=now.attempts)
     if now.attempts >= MOST_ATTEMPTS:
         why = f"its player ended {now.attempts} times; the log says why"
-        runs.write(folder, runs.FAILED, why=why, code="VG00", attempts=now.attempts)
-        return
-    runs.write(folder, runs.QUEUED, attempts=now.attempts)
+        new = runs.made(runs.FAILED, why=why, code="VG00", attempts=now.attempts)
+    if runs.swap(folder, now, new):
+        told = new.why or "it goes on from its last round"
+        log.warning("run %s was cut off; %s", folder.name, told)
 
 
 def check_port(host: str, port: int) -> None:

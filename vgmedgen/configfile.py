@@ -86,10 +86,14 @@ def plan_from_json(text: str) -> Plan:
     """
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"the plan is not JSON: {error}") from None
+    except (ValueError, RecursionError) as error:  # also a number of 5,000 digits
+        raise ConfigError(f"the plan is not JSON: {str(error)[:80]}") from None
     if not isinstance(values, dict):
         raise ConfigError("the plan is not a JSON object")
+    if "$" in json.dumps(values, ensure_ascii=False):
+        # an expression would be worked out here, and mean one thing to the officer who
+        # reads it and another to the process that trains
+        raise ConfigError("the plan holds '$'; it may hold plain values only")
     return fill(Plan, [OmegaConf.create(values)])
 
 

@@ -13,6 +13,8 @@ UNITS = ("patient", "lesion", "image")  # strongest first
 PRIORS = ("frozen", "private")
 MOST_RANK = 1024
 MOST_BATCH = 65_536  # images
+MOST_PRIVATE_STEPS = 100_000  # of a run; calibration costs time and memory with them
+LEAST_EPSILON = 0.05
 MOST_EPSILON = 100.0  # beyond it no claim is worth the name
 MOST_DELTA = 1e-2
 MERGES = ("average", "alternate", "freeze_a", "svd", "median", "trimmed_mean")
@@ -78,6 +80,7 @@ class GenerateConfig:
         within(
             "generate", 0, 1000, min_snr=self.min_snr, colour_every=self.colour_every
         )
+        within("generate", 0, 1000, colour_weight=self.colour_weight)
         if not self.targets:
             raise ConfigError("generate.targets must name at least one layer")
 
@@ -128,7 +131,7 @@ class PrivacyConfig:
         )
         within("privacy", 0, 1, rate=self.rate)
         within("privacy", 1, 256, images=self.images, draws=self.draws)
-        within("privacy", 0, MOST_EPSILON, epsilon=self.epsilon)
+        within("privacy", LEAST_EPSILON, MOST_EPSILON, epsilon=self.epsilon)
         within("privacy", 0, MOST_DELTA, delta=self.delta)
         within("privacy", 0, 0.99, align_share=self.align_share)
         within("privacy", 0, 0.9999, ema=self.ema)
@@ -151,6 +154,20 @@ class Plan:
         one_of("federation", MERGES, merge=self.merge)
         within("federation", 1, 10_000, align_rounds=self.align_rounds)
         within("federation", 1, 10_000, generate_rounds=self.generate_rounds)
+        within("plan", -(2**63), 2**63 - 1, seed=self.seed)
+        if self.privacy.enabled and self.steps > MOST_PRIVATE_STEPS:
+            raise ConfigError(
+                f"the run has {self.steps} steps in all; under differential privacy at "
+                f"most {MOST_PRIVATE_STEPS} can be accounted for: ask for fewer rounds or "
+                "steps"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all rounds at one site."""
+        align = self.align.prior_steps + self.align.mapper_steps
+        rounds = self.align_rounds, self.generate_rounds
+        return rounds[0] * align + rounds[1] * self.generate.steps
 
     @property
     def digest(self) -> str:

@@ -21,6 +21,7 @@ from vgmedgen.data.records import Dataset
 from vgmedgen.errors import (
     BaseError,
     BudgetError,
+    ConfigError,
     DataError,
     PolicyError,
     StateError,
@@ -41,6 +42,7 @@ from vgmedgen.siteconfig import (
     SiteConfig,
     SitePrivacy,
     SiteSource,
+    keys_of,
     load_config,
 )
 from vgmedgen.training import accountable, rounds
@@ -60,12 +62,15 @@ class Site:
         self.folder = folder
         self.config = load_config(folder / FILE)
         self.name = self.config.name
+        self._given = keys_of(folder / FILE)
 
     @property
     def policy(self) -> Policy:
         """What the hospital lets a run do, as `site.yaml` says now.
 
-        A limit that is tightened holds from the next message on, without a restart.
+        A limit that is tightened holds from the next message on, without a restart. A
+        key that was set at the start and is gone is a file half written, and not a wish:
+        its default may be wide open.
 
         Raises:
             ConfigError: if the file is no valid one any more.
@@ -83,7 +88,10 @@ class Site:
         if not path.is_file():
             return load_config(path)  # refuses
         told = path.stat()
-        return _config(path, (told.st_ino, told.st_mtime_ns, told.st_size))
+        now = _config(path, (told.st_ino, told.st_mtime_ns, told.st_size), self._given)
+        if self.config.policy.coordinators and not now.policy.coordinators:
+            raise ConfigError(f"{path} lists no coordinator any more; restart the node")
+        return now
 
     @cached_property
     def bundle(self) -> Bundle:
@@ -304,8 +312,8 @@ class Site:
         """Held-out denoising loss of the order's weights.
 
         Raises:
-            PolicyError: where the site or the run limits privacy: a loss without noise
-                tells of the patients it was measured on.
+            PolicyError: where the site or the run limits privacy, or few units are held
+                out: a loss without noise tells of the patients it was measured on.
         """
         if self.privacy.epsilon > 0 or order.plan.privacy.enabled:
             raise PolicyError(
@@ -313,6 +321,12 @@ class Site:
                 "privacy; start the run with federation.evaluate=false"
             )
         bench, samples = self.bench(order.plan), self.heldout
+        if samples.units < self.policy.min_heldout:
+            raise PolicyError(
+                f"{self.name} holds {samples.units} units out, fewer than "
+                f"policy.min_heldout={self.policy.min_heldout}: its loss would tell of "
+                "single patients"
+            )
         bench.take(order.weights)
         losses = heldout_losses(
             bench.generator,
@@ -334,9 +348,20 @@ class Site:
 
 
 @lru_cache(maxsize=64)
-def _config(path: Path, _: tuple[int, int, int]) -> SiteConfig:
-    """`site.yaml`, read again whenever the file is another."""
-    return load_config(path)
+def _config(path: Path, _: tuple[int, int, int], given: frozenset[str]) -> SiteConfig:
+    """`site.yaml`, read again whenever the file is another.
+
+    Raises:
+        ConfigError: if it is no valid one, or lacks a key that it had at the start.
+    """
+    config = load_config(path)
+    missing = sorted(given - keys_of(path))
+    if missing:
+        raise ConfigError(
+            f"{path} has lost {', '.join(missing[:4])} since the start; put that back, or "
+            "restart the node if it is meant"
+        )
+    return config
 
 
 @lru_cache(maxsize=4)

@@ -71,6 +71,8 @@ class Policy:
     dp: str = "optional"  # required | optional | refused
     epsilon_per_run: float = MOST_EPSILON  # the total is privacy.epsilon
     min_units: int = 1  # units below which nothing trains here
+    min_heldout: int = 1  # held-out units below which no held-out loss leaves
+    min_batch: int = 1  # images of a step without DP; few show single patients
     rounds_per_run: int = 1000
     rounds_per_day: int = 1000  # days of the site's own clock
     steps_per_round: int = 100_000  # optimiser steps, of every training of the round
@@ -100,6 +102,8 @@ class Policy:
             "policy",
             epsilon_per_run=self.epsilon_per_run,
             min_units=self.min_units,
+            min_heldout=self.min_heldout,
+            min_batch=self.min_batch,
             rounds_per_run=self.rounds_per_run,
             rounds_per_day=self.rounds_per_day,
             steps_per_round=self.steps_per_round,
@@ -133,6 +137,21 @@ class SiteConfig:
         within("site", 0.05, 0.5, heldout=self.heldout)
         if not self.sources:
             raise ConfigError("site.yaml names no data; add an entry under sources")
+
+
+def keys_of(path: Path) -> frozenset[str]:
+    """Every key that a site.yaml sets, with those above it: `policy`, `policy.hours`."""
+    raw = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    found: set[str] = set()
+
+    def walk(value: object, prefix: str) -> None:
+        if isinstance(value, dict):
+            for name, below in value.items():
+                found.add(f"{prefix}{name}")
+                walk(below, f"{prefix}{name}.")
+
+    walk(raw, "")
+    return frozenset(found)
 
 
 def load_config(path: Path) -> SiteConfig:

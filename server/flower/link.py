@@ -5,7 +5,7 @@ import logging
 import signal
 import threading
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,9 +26,19 @@ from flwr.superlink.cli.flower_superlink import (
 )
 from flwr.superlink.main import create_app
 
-from server.gates import AdminGate, App, PublicGate, Refused
+from server.flower.listener import MOST_HEAD, MOST_LINKS, Brisk, Seldom
+from server.flower.pushes import fair
+from server.gates import AdminGate, App, Headers, PublicGate, Refused
 
+_KEY = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
+_SIGNATURE = FLEET_HTTP_SIGNATURE_HEADER.lower().encode()
+_STAMP = TIMESTAMP_HEADER.lower().encode()
+IDLE_S = 20  # a node lets go of a connection after 5 s without use, so before us
 GRACE_S = 5  # for open requests, when the SuperLink is told to stop
+
+
+Registered = Callable[[], Collection[str]]
+"""Every registered public key, hex."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,33 +57,41 @@ class Link:
 
 
 class Skews:
-    """How far the clocks of nodes are from ours, by what they sign.
+    """Who signed a request, and how far the clocks of nodes are from ours.
 
     Flower refuses a request whose signed time is more than 300 s off, and says no more
-    than 401; so who is off, and by how much, is found out here.
+    than 401; so who is off, and by how much, is found out here. Whose key is not
+    registered, or who cannot sign with it, gets no further than this.
     """
 
-    def __init__(self, *, worth_s: float) -> None:
+    def __init__(self, *, worth_s: float, registered: Registered) -> None:
         self._worth_s = worth_s
+        self._registered = registered
         self.found: dict[str, float] = {}  # public key, hex -> seconds ahead
 
-    def __call__(self, headers: Mapping[bytes, bytes]) -> None:
-        """Look at one request; whatever is wrong with it is Flower's to refuse."""
+    def __call__(self, headers: Headers) -> int:
+        """The status to refuse a request with; 0 where a registered node signed it."""
         try:
-            key = b64decode(headers[FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()])
-            stamp = headers[TIMESTAMP_HEADER.lower().encode()]
-            signed = datetime.fromisoformat(stamp.decode())
-            ahead = (signed - datetime.now(UTC)).total_seconds()
-            name = key.hex()
-            if abs(ahead) < self._worth_s:
-                self.found.pop(name, None)
-                return
-            signature = b64decode(headers[FLEET_HTTP_SIGNATURE_HEADER.lower().encode()])
+            key = b64decode(headers[_KEY], validate=True)
+            stamp = headers[_STAMP]
+            signature = b64decode(headers[_SIGNATURE], validate=True)
+            if key.hex() not in self._registered():
+                return 401
             # anybody can claim a hospital's key; only its node can sign with it
-            if verify_signature(bytes_to_public_key(key), stamp, signature):
-                self.found[name] = ahead
-        except (KeyError, ValueError, TypeError):
-            return
+            if not verify_signature(bytes_to_public_key(key), stamp, signature):
+                return 401
+            self._note(key.hex(), stamp)
+        except Exception:  # noqa: BLE001 - whatever a stranger's bytes make of it
+            return 401
+        return 0
+
+    def _note(self, name: str, stamp: bytes) -> None:
+        signed = datetime.fromisoformat(stamp.decode("ascii"))
+        ahead = (signed - datetime.now(UTC)).total_seconds()
+        if abs(ahead) < self._worth_s:
+            self.found.pop(name, None)
+        else:
+            self.found[name] = ahead
 
 
 async def serve(link: Link, *, skews: Skews, refused: Refused) -> None:
@@ -85,6 +103,8 @@ async def serve(link: Link, *, skews: Skews, refused: Refused) -> None:
         "log_level": "warning",
         "timeout_graceful_shutdown": GRACE_S,
         "server_header": False,
+        "proxy_headers": False,  # whoever connects could tell any address in them
+        "ws": "none",
     }
     admin = uvicorn.Server(
         uvicorn.Config(
@@ -93,15 +113,20 @@ async def serve(link: Link, *, skews: Skews, refused: Refused) -> None:
     )
     public = uvicorn.Server(
         uvicorn.Config(
-            PublicGate(app, look=skews, refused=refused),
+            PublicGate(app, look=skews, refused=refused, fair=fair),
             host=link.host,
             port=link.port,
             lifespan="off",  # the admin listener owns the app's
+            http=Brisk,
+            h11_max_incomplete_event_size=MOST_HEAD,
+            limit_concurrency=MOST_LINKS,
+            timeout_keep_alive=IDLE_S,
             ssl_keyfile=str(link.key),
             ssl_certfile=str(link.certificate),
             **shared,
         )
     )
+    logging.getLogger("uvicorn.error").addFilter(Seldom())
     await _serve_both(admin, public)
 
 

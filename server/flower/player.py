@@ -26,9 +26,9 @@ from flwr.supercore.interceptors import (
 )
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
 
 from server.flower.bundle import RUN_KEY
+from server.flower.grid import PatientGrid
 from server.flower.reaching import reaching
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def play(port: int, token: str, app: ServerApp, config_of: ConfigOf) -> None:
     Raises:
         Exception: whatever the app raises; Flower hears that it failed, not why.
     """
-    grid = HttpGrid(f"127.0.0.1:{port}", insecure=True, token=token)
+    grid = PatientGrid(f"127.0.0.1:{port}", token=token)
     client = grid._runtime_client  # noqa: SLF001
     beat = HeartbeatSender(make_task_heartbeat_fn_http(client))
     beat.start()

@@ -190,3 +190,88 @@ def test_a_runner_at_work_is_left_alone_however_long_it_takes(stuck):
     stuck.runner_started()
     stuck.clock.now = 2e6
     assert not stuck.found()
+
+
+def test_a_client_of_flowers_follows_redirects_and_ours_does_not():
+    from unittest import mock
+
+    import httpx
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+
+    from client.flower import Straight
+
+    def made():
+        return FleetHttpClient.from_server_address(
+            "localhost:1", insecure=True, root_certificates=None, interceptors=[]
+        )
+
+    with made() as flowers:
+        assert flowers._client.follow_redirects  # else the patch can go
+    with mock.patch.object(httpx, "Client", Straight), made() as ours:
+        assert not ours._client.follow_redirects
+
+
+def test_a_server_that_sends_a_node_elsewhere_gets_nothing_there(tmp_path):
+    import ssl
+    import threading
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    from client.flower import registered
+    from vgmedgen.errors import VGMedGenError
+    from vgmedgen.trust import nodekeys
+    from vgmedgen.trust.certificates import make_authority, make_server
+
+    knocked = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self):
+            knocked.append(self.path)
+
+        do_GET = do_POST  # noqa: N815 - the name that http.server looks for
+
+        def log_message(self, *words):
+            pass
+
+    elsewhere = HTTPServer(("127.0.0.1", 0), Elsewhere)
+
+    class Sends(Elsewhere):
+        def do_POST(self):
+            seen.append(self.path)
+            self.send_response(307)
+            where = f"http://127.0.0.1:{elsewhere.server_port}/internal"
+            self.send_header("Location", where)
+            self.end_headers()
+
+    seen = []
+    authority = make_authority("x", 3)
+    made = make_server(authority, ["localhost"], 2)
+    (tmp_path / "crt").write_bytes(made.certificate_pem)
+    (tmp_path / "key").write_bytes(made.key_pem)
+    inside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    inside.load_cert_chain(tmp_path / "crt", tmp_path / "key")
+    sends = HTTPServer(("127.0.0.1", 0), Sends)
+    sends.socket = inside.wrap_socket(sends.socket, server_side=True)
+    nodekeys.make(tmp_path / "node.key")
+    trusted = ssl.create_default_context(cadata=authority.certificate_pem.decode())
+    servers = (elsewhere, sends)
+    for server in servers:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(VGMedGenError):
+            registered(
+                f"localhost:{sends.server_port}",
+                trusted,
+                nodekeys.load(tmp_path / "node.key"),
+                timeout=5,
+            )
+    finally:
+        for server in servers:
+            server.shutdown()
+            server.server_close()
+    assert seen
+    assert not knocked
+
+
+def test_a_bundles_settings_are_read_where_we_keep_them_from_being_read():
+    source = inspect.getsource(supernode._pull_and_store_message)
+    assert "get_fused_config_from_fab(fab.content, run_info)" in source

@@ -91,7 +91,16 @@ def test_what_is_patched_or_reached_into_is_still_there():
     assert hasattr(grid._retry_invoker, "max_tries")
 
 
-PARTS = "cli common proto server simulation supercore superlink supernode".split()
+PARTS = [
+    "cli",
+    "common",
+    "proto",
+    "server",
+    "simulation",
+    "supercore",
+    "superlink",
+    "supernode",
+]
 INTERNAL = (*(f"flwr.{part}." for part in PARTS), "flwr.clientapp.client_app.")
 ALLOWED = ("server/flower/", "client/flower.py", "simulations/engine.py")
 

@@ -18,8 +18,10 @@ from tests.federation.toys import (
     prepare,
     raw,
     rewritten,
+    signed,
     toys,
 )
+from vgmedgen.errors import TrainingError
 from vgmedgen.exchange.wire import Kind
 from vgmedgen.ranges import digest_of
 from vgmedgen.siteconfig import Policy
@@ -219,11 +221,27 @@ ATTACKS = {
 }
 
 
+ON_SIGNATURES = {
+    "another base, unsigned",
+    "nobody's run",
+    "a stranger's run",
+    "a stranger's signature",
+    "no signature",
+    "a made-up signature",
+    "another run's signature",
+    "a changed plan, signed before",
+}
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_ends_in_a_code_and_the_run_goes_on_without_it(launch, name):
+    """Also where the attacker holds the coordinator's signing key."""
     code, attack = ATTACKS[name]
     hospital = Hospital()
-    hospital.refuses(attack(asking(launch, Kind.TRAIN)), code)
+    message = attack(asking(launch, Kind.TRAIN))
+    if name not in ON_SIGNATURES:
+        message = signed(message, KEY)
+    hospital.refuses(message, code)
     hospital.answered(asking(launch, Kind.TRAIN))
     assert [order.number for order in hospital.site.orders] == [1]
 
@@ -240,14 +258,151 @@ IN_WORDS = [
 @pytest.mark.parametrize("name", IN_WORDS)
 def test_a_hello_is_no_way_in_either(launch, name):
     code, attack = ATTACKS[name]
-    Hospital().refuses(attack(asking(launch, Kind.HELLO)), code)
+    message = attack(asking(launch, Kind.HELLO))
+    if name not in ON_SIGNATURES:
+        message = signed(message, KEY)
+    Hospital().refuses(message, code)
 
 
-@pytest.mark.parametrize("kind", [Kind.EVALUATE, Kind.INSTALL])
+@pytest.mark.parametrize(("number", "kind"), [(1, Kind.EVALUATE), (5, Kind.INSTALL)])
 @pytest.mark.parametrize("name", ["another base", "a huge value", "a stranger's run"])
-def test_nor_is_another_order(launch, name, kind):
+def test_nor_is_another_order(launch, name, number, kind):
     code, attack = ATTACKS[name]
-    Hospital().refuses(attack(asking(launch, kind)), code)
+    message = attack(asking(launch, kind, number))
+    if name not in ON_SIGNATURES:
+        message = signed(message, KEY)
+    Hospital().refuses(message, code)
+
+
+@pytest.mark.parametrize(("number", "kind"), [(1, Kind.TRAIN), (5, Kind.INSTALL)])
+def test_who_holds_the_server_but_not_the_key_can_change_nothing(launch, number, kind):
+    """Neither the weights that a site trains on, nor the round, nor a release."""
+    hospital = Hospital()
+    changes = [
+        _values(lambda flat: flat * np.float16(0.5)),
+        _word(None, round=str(number + 1)),
+        _word(None, turn="2"),
+        _word(None, run="toy-2"),
+        _word(None, exchange="0" * 64),
+    ]
+    if kind is Kind.INSTALL:
+        changes.append(_word(None, manifest='{"a": 2}'))
+    for change in changes:
+        hospital.refuses(change(asking(launch, kind, number)), "VG70")
+    other = asking(launch, Kind.TRAIN if kind is Kind.INSTALL else Kind.EVALUATE, 1)
+    borrowed = other.content["order"]["signature"]
+    hospital.refuses(
+        _word(None, signature=borrowed)(asking(launch, kind, number)), "VG70"
+    )
+    hospital.answered(asking(launch, kind, number))
+
+
+def test_a_plan_that_means_different_things_to_different_readers_is_refused(launch):
+    hospital = Hospital()
+    for text in ("${oc.env:HOME,true}", "$", "${align.common_start}"):
+        for attack in (_plan(privacy__unit=text), _plan(merge=text)):
+            hospital.refuses(attack(asking(launch, Kind.TRAIN)), "VG10")
+    plan = asking(launch, Kind.TRAIN).content["order"]["plan"]
+    spaced = _word(plan=plan.replace(": ", " :  ", 1))
+    hospital.refuses(spaced(asking(launch, Kind.TRAIN)), "VG30")
+    deep = '{"align":' * 900 + "1" + "}" * 900
+    hospital.refuses(_word(plan=deep[:7999] + "}")(asking(launch, Kind.TRAIN)), "VG10")
+    hospital.refuses(
+        _word(plan='{"seed": ' + "9" * 6000 + "}")(asking(launch, Kind.TRAIN)), "VG10"
+    )
+
+
+def test_sizes_have_an_end_whoever_asks(launch):
+    hospital = Hospital()
+    for attack in (
+        _plan(generate__rank=1025),
+        _plan(generate__batch=10**6),
+        _plan(privacy__draws=10**6),
+        _plan(generate__colour_weight=float("inf")),
+        _plan(seed=10**300),
+        _plan(privacy__enabled=True, privacy__epsilon=0.001),
+        _plan(privacy__enabled=True, generate_rounds=9_999),
+    ):
+        hospital.refuses(attack(asking(launch, Kind.TRAIN)), "VG10")
+
+
+def test_a_round_that_failed_is_not_tried_with_other_weights(launch, monkeypatch):
+    hospital = Hospital()
+
+    def fail(order):
+        hospital.site.orders.append(order)
+        raise TrainingError("a loss that is not finite")
+
+    monkeypatch.setattr(hospital.site, "train", fail)
+    assert hospital.ask(asking(launch, Kind.TRAIN)).error == Error(100, "VG50")
+    for seed in range(1, 6):
+        hospital.refuses(asking(launch, Kind.TRAIN, seed=seed), "VG45")
+    # the very same order may come again: the hospital may have mended something
+    assert hospital.ask(asking(launch, Kind.TRAIN)).error == Error(100, "VG50")
+    assert len(hospital.site.orders) == 2
+
+
+def test_a_dry_run_does_not_rehearse_a_round_with_other_weights(launch):
+    hospital = Hospital(dry_run=True)
+    assert hospital.ask(asking(launch, Kind.TRAIN)).error == Error(100, "VG44")
+    for seed in range(1, 4):
+        hospital.refuses(asking(launch, Kind.TRAIN, seed=seed), "VG45")
+    assert len(hospital.site.rehearsed) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [({"dry_run": True}, "VG44"), ({"runs": []}, "VG40"), ({"metrics": False}, None)],
+)
+def test_what_was_forbidden_while_a_round_trained_does_not_leave(
+    launch, monkeypatch, change, code
+):
+    hospital = Hospital()
+    train = hospital.site.train
+
+    def slowly(order):
+        outcome = train(order)
+        hospital.site.policy = replace(hospital.site.policy, **change)
+        return outcome
+
+    monkeypatch.setattr(hospital.site, "train", slowly)
+    reply = hospital.ask(asking(launch, Kind.TRAIN))
+    if code is None:
+        assert "loss-sum" not in reply.content["numbers"]
+    else:
+        assert reply.error == Error(100, code)
+
+
+def test_a_run_that_was_denied_while_it_trained_gets_no_answer(launch, monkeypatch):
+    hospital = Hospital()
+    train = hospital.site.train
+
+    def slowly(order):
+        Approvals(hospital.site.folder).deny("toy-1", "A. Officer", datetime.now(UTC))
+        return train(order)
+
+    monkeypatch.setattr(hospital.site, "train", slowly)
+    assert hospital.ask(asking(launch, Kind.TRAIN)).error == Error(100, "VG42")
+
+
+def test_what_was_refused_is_not_looked_into(launch, monkeypatch):
+    """Its plan may be of any size, and anybody's."""
+    from client.site import look_of
+
+    hospital = Hospital()
+    monkeypatch.setattr("client.site.plan_of", lambda words: pytest.fail("read"))
+    monkeypatch.setattr(hospital.site, "schema", lambda plan: pytest.fail("built"))
+    message = _word(None, coordinator="", signature="")(asking(launch, Kind.TRAIN))
+    reply = hospital.ask(message)
+    reply.metadata.__dict__["_message_id"] = "m2"
+    look_of(hospital.site)(message, reply)
+
+
+def test_a_batch_that_shows_single_patients_is_refused(launch):
+    hospital = Hospital(min_batch=8)
+    hospital.refuses(_plan(align__batch=1)(asking(launch, Kind.TRAIN)), "VG40")
+    hospital.refuses(_plan(generate__batch=7)(asking(launch, Kind.HELLO)), "VG40")
+    hospital.answered(asking(launch, Kind.TRAIN))
 
 
 def test_a_kind_that_cannot_be_served_is_named_as_unknown(launch):
@@ -273,8 +428,9 @@ def test_an_old_round_is_not_played_again(launch):
     hospital = Hospital()
     for number in (1, 2, 3):
         hospital.answered(asking(launch, Kind.TRAIN, number))
-    for kind in (Kind.TRAIN, Kind.EVALUATE, Kind.INSTALL):
+    for kind in (Kind.TRAIN, Kind.EVALUATE):
         hospital.refuses(asking(launch, kind, 2), "VG45")
+    hospital.refuses(asking(launch, Kind.INSTALL, 4), "VG30")
     hospital.answered(asking(launch, Kind.EVALUATE, 3))
     assert len(hospital.site.orders) == 3
 

@@ -83,6 +83,9 @@ BAD = [
     ("FL02", _error(2)),
     ("offline", _error(5)),
     ("VG30", _error(100)),
+    ("VG30", _error(101)),
+    ("VG30", _error(12345)),
+    ("VG30", _error(-1)),
 ]
 
 

@@ -14,15 +14,15 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 import client.app
 import server.app
-from server import orders
 from server.launch import Launch
+from server.orders import Orders
 from simulations import engine
 from vgmedgen.base import Bundle
 from vgmedgen.config import FederationConfig, RunConfig
 from vgmedgen.exchange.merge import Update, average
 from vgmedgen.exchange.payload import on_wire
 from vgmedgen.exchange.schema import ExchangeSchema
-from vgmedgen.exchange.wire import Kind
+from vgmedgen.exchange.wire import Kind, to_sign
 from vgmedgen.ranges import digest_of
 from vgmedgen.siteconfig import Policy, SitePrivacy
 from vgmedgen.training.order import Order, Outcome
@@ -109,7 +109,11 @@ def config(**federation):
     return RunConfig(federation=FederationConfig(**asked))
 
 
+KEYS = {"": None}  # public -> signing key, of all runs that were prepared
+
+
 def prepare(folder, sites, asked=None, *, key=None, run="toy-1"):
+    KEYS[key.public if key else ""] = key
     return Launch.prepare(
         run=run,
         folder=folder,
@@ -117,21 +121,24 @@ def prepare(folder, sites, asked=None, *, key=None, run="toy-1"):
         bundle=BUNDLE,
         weights=weights(),
         sites=len(sites),
-        key=key,
+        coordinator=key.public if key else "",
     )
 
 
-def asking(launch, kind, number=1, *, seed=None):
+def asking(launch, kind, number=None, *, seed=None):
     """A message as the server of `launch` sends it, outside any engine.
 
     `seed` makes its weights others than those that the run starts from.
     """
+    if number is None:  # a release comes after the last round
+        number = launch.config.federation.rounds if kind is Kind.INSTALL else 1
+    orders = Orders(launch, KEYS[launch.coordinator])
     if kind is Kind.HELLO:
-        content = orders.hello(launch)
+        content = orders.hello()
     else:
         now = launch.start() if seed is None else weights(seed)
         manifest = '{"a": 1}' if kind is Kind.INSTALL else ""
-        content = orders.order(launch, kind, number, now, manifest)
+        content = orders.order(kind, number, now, manifest)
     message = Message(content, 7, str(kind))
     message.metadata.__dict__["_message_id"] = "m1"
     return message
@@ -140,8 +147,18 @@ def asking(launch, kind, number=1, *, seed=None):
 def rewritten(message, key=None, **words):
     """The same message with other words; signed anew by `key`, if there is one."""
     told = {**message.content["order"], **words}
-    if key is not None:
-        told |= {"coordinator": key.public, "signature": warrant.sign(key, told)}
+    message.content["order"] = ConfigRecord(told)
+    return message if key is None else signed(message, key)
+
+
+def signed(message, key):
+    """The same message, signed by `key` as it is now."""
+    if "order" not in message.content:
+        return message
+    told = {**message.content["order"], "coordinator": key.public}
+    message.content["order"] = ConfigRecord(told)
+    said = to_sign(message.metadata.message_type, message.content)
+    told["signature"] = warrant.sign(key, said)
     message.content["order"] = ConfigRecord(told)
     return message
 
@@ -175,7 +192,7 @@ def client_of(sites, *, tamper=None, mods=()):
 def play(launch, client_app, sites, *, how=publish, engine_name="inproc"):
     launch = replace(launch, sites=len(sites))
     engine.drive(
-        server.app.build(how),
+        server.app.build(how, KEYS[launch.coordinator]),
         client_app,
         sites=len(sites),
         run_config={"run-file": str(launch.path)},

@@ -229,7 +229,7 @@ def prepared(kits, name, *overrides, rounds=(), state="running", **facts):
         config=load_run(("experiment=demo", *overrides)),
         bundle=open_bundle(Path(kits.config.base)),
         weights=weights(),
-        key=kits.signing_key(),
+        coordinator=kits.signing_key().public,
         nodes=kits.nodes(),
     )
     registry = Registry(folder)

@@ -178,6 +178,7 @@ def test_a_policy_in_which_everything_is_set_has_no_default(site):
         + """
 policy: {coordinators: [], runs: [a, b], stages: [align], approval: none, dry_run: true,
   metrics: false, dp: refused, epsilon_per_run: 1, min_units: 3, rounds_per_run: 4,
+  min_heldout: 2, min_batch: 2,
   rounds_per_day: 5, steps_per_round: 6, learning_rate: 0.01, hours: "",
   exchange: eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee}
 """
@@ -239,7 +240,9 @@ def test_the_runs_that_asked_are_listed_with_how_they_stand(limited):
         ("free", 1, Kind.TRAIN),
     ):
         words = {"run": run, "round": str(number)}
-        turns.record(Request(kind=kind, words=words, plan=private), NOW.date())
+        asked = Request(kind=kind, words=words, plan=private)
+        turns.begin(asked, NOW.date())
+        turns.record(asked)
     (limited / "runs" / "free").mkdir(parents=True)
     (limited / "runs" / "free" / "plan.json").write_text(Plan().to_json())
     rows = {

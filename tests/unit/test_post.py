@@ -3,11 +3,16 @@
 import time
 from types import SimpleNamespace
 
+import httpx
 import pytest
-from flwr.app import RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from google.protobuf.message import DecodeError
 
 from server import post
 from server.post import Node, Post
+from server.replies import code_of, unreadable
+from vgmedgen.errors import ExchangeError, UnreachableError
 from vgmedgen.exchange.wire import Kind
 
 GONE, CRASHED, OURS = 5, 8, 100
@@ -17,6 +22,13 @@ def said(code=None):
     """A reply, or an error of Flower's."""
     error = SimpleNamespace(code=code)
     return SimpleNamespace(has_error=lambda: code is not None, error=error)
+
+
+def answer(asked, content=None):
+    """A reply of a site's, as Flower builds it."""
+    reply = unreadable(asked)
+    reply.__dict__.update(_content=content or RecordDict(), _error=None)
+    return reply
 
 
 def at(node, since=0.0):
@@ -92,8 +104,7 @@ class Line:
     def pull_messages(self, ids):
         if len(self.sent) < 2 or "m1" not in ids:
             return []
-        metadata = SimpleNamespace(reply_to_message_id="m1")
-        return [SimpleNamespace(has_error=lambda: False, metadata=metadata)]
+        return [answer("m1")]
 
 
 @pytest.fixture
@@ -124,3 +135,112 @@ def test_a_silent_node_is_waited_for_no_longer_than_the_question_lasts():
         Kind.TRAIN, {7: RecordDict()}, timeout_s=0.4, return_s=9, group="1"
     )
     assert time.monotonic() - started < 2
+
+
+def test_an_answer_stands_whatever_comes_of_an_earlier_send(asked):
+    asked.hear({2: said()})
+    asked.hear({2: said(GONE)})
+    assert asked.to_ask_again([at(1)], return_s=0.0) == []
+    assert not asked.replies[2].has_error()
+    assert asked.open
+
+
+class Box:
+    """A grid whose replies are made, or fail to be, when they are pulled."""
+
+    def __init__(self, **waiting):
+        self.waiting, self.asked = waiting, []
+
+    def pull_messages(self, ids):
+        self.asked.append(list(ids))
+        found = [self.waiting[name] for name in ids if name in self.waiting]
+        return [entry(name) for entry, name in zip(found, ids, strict=False)]
+
+
+def failing(error):
+    def make(asked):
+        raise error
+
+    return make
+
+
+def built(body, *, kind="Message", children=()):
+    """An object as a hostile site writes it, put together by Flower's own code."""
+
+    def make(asked):
+        held = {child.object_id: child.deflate() for child in children}
+        head = f"{kind} {','.join(held)} {len(body)}".encode()
+        return inflate_object_from_contents(
+            "0" * 64, {**held, "0" * 64: head + b"\x00" + body}
+        )
+
+    return make
+
+
+def holding(content):
+    return lambda asked: answer(asked, content)
+
+
+MALFORMED = {
+    "records for a message": lambda asked: RecordDict(),
+    "an array for a message": lambda asked: Array("float16", (1,), "x", b"1"),
+    "an array for records": holding(Array("float16", (1,), "x", b"1")),
+    "a message in a message": holding(answer("m1")),
+    "words for records": holding(ConfigRecord({"site": "a"})),
+    "a name that is no text": holding(
+        RecordDict({"\ud800": ArrayRecord({"x": Array("f", (1,), "x", b"1")})})
+    ),
+    "another's answer": lambda asked: answer("honest"),
+    "no message at all": lambda asked: None,
+    "bytes that are no message": built(b"\xff\xff\xff"),
+    "a message of nothing": built(b""),
+    "a kind that is none": built(b"", kind="Patient"),
+    "records that are no JSON": built(b"{", kind="RecordDict"),
+    "records that are a list": built(b"[]", kind="RecordDict"),
+    "an array without a shape": built(b"{}", kind="Array"),
+    "objects without end": failing(RecursionError()),
+    "a protobuf that is none": failing(DecodeError()),
+    "more than there is memory": failing(MemoryError()),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_reply_is_its_sites_alone(name, caplog):
+    box = Box(first=answer, hostile=MALFORMED[name], honest=answer)
+    pending = {"first": 1, "hostile": 2, "honest": 3, "silent": 4}
+    replies = Post(box).collect(pending)
+    assert {node: reply.has_error() for node, reply in replies.items()} == {
+        1: False,
+        2: True,
+        3: False,
+    }
+    assert isinstance(replies[2], Message)
+    assert not replies[2].has_content()
+    assert code_of(replies[2].error) == ExchangeError.code
+    assert pending == {"silent": 4}
+    assert box.asked == [["first"], ["hostile"], ["honest"], ["silent"]]
+    assert "node 2 cannot be read" in caplog.text
+    assert "\n" not in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize(
+    "error", [httpx.ReadTimeout("late"), UnreachableError("gone"), OSError("no disk")]
+)
+def test_what_goes_wrong_on_the_way_is_no_sites_fault(error):
+    pending = {"one": 1}
+    with pytest.raises(type(error)):
+        Post(Box(one=failing(error))).collect(pending)
+    assert pending == {"one": 1}
+
+
+def test_an_error_to_an_earlier_send_does_not_hide_an_answer():
+    def lost(asked):
+        reply = answer(asked)
+        reply.__dict__.update(_content=None, _error=SimpleNamespace(code=GONE))
+        return reply
+
+    for order in (("lost", "answered"), ("answered", "lost")):
+        pending = dict.fromkeys(order, 7)
+        (reply,) = Post(Box(lost=lost, answered=answer)).collect(pending).values()
+        assert not reply.has_error()
+        assert not pending

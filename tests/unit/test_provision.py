@@ -128,7 +128,11 @@ def test_a_filled_in_site_yaml_is_valid_and_careful(kits, base):
     assert (path.parent / config.coordinator.ca).is_file()
     assert config.coordinator.key == "node.key"
     assert config.policy == Policy(
-        coordinators=[kits.signing_key().public], approval="required", min_units=20
+        coordinators=[kits.signing_key().public],
+        approval="required",
+        min_units=20,
+        min_heldout=5,
+        min_batch=8,
     )
     assert config.privacy == SitePrivacy()
 

@@ -90,6 +90,44 @@ def test_a_round_without_a_record_never_happened(tmp_path):
     assert registry.last_complete() == 1
 
 
+def test_weights_without_a_record_are_written_anew_to_the_same_bytes(tmp_path):
+    registry = opened(tmp_path)
+    registry.write(record(), states(1))
+    registry.write(record(2), states(2))
+    path = tmp_path / "rounds" / "0002.safetensors"
+    content = path.read_bytes()
+    for left in (content, content[:-9], b""):  # as kill -9 between the two files leaves
+        path.write_bytes(left)
+        (tmp_path / "rounds" / "0002.json").unlink()
+        again = Registry(tmp_path)
+        again.open(FACTS, states())
+        assert again.last_complete() == 1
+        assert [told["number"] for told in again.rounds()] == [1]
+        assert equal(again.weights(1), states(1))
+        again.write(record(2), states(2))
+        assert path.read_bytes() == content
+        assert equal(again.weights(2), states(2))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b"{}", b"\xff", b'{"number": 1}', "of round 2"],
+)
+def test_a_damaged_record_is_one_line_that_names_its_file(tmp_path, content):
+    registry = opened(tmp_path)
+    registry.write(record(), states(1))
+    registry.write(record(2), states(2))
+    path = tmp_path / "rounds" / "0001.json"
+    if content == "of round 2":
+        content = path.with_name("0002.json").read_bytes()
+    path.write_bytes(content)
+    for look in (registry.rounds, lambda: registry.weights(1)):
+        with pytest.raises(StateError, match=r"0001\.json is .*damaged") as error:
+            look()
+        assert "\n" not in str(error.value)
+    assert equal(registry.weights(2), states(2))
+
+
 def test_a_changed_byte_in_the_weights_is_found(tmp_path):
     registry = opened(tmp_path)
     registry.write(record(), states(1))

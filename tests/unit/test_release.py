@@ -161,3 +161,32 @@ def test_no_path_of_this_machine_is_in_a_release(release, bundle):
             content = path.read_bytes()
             assert str(bundle.folder).encode() not in content
             assert str(release.parent).encode() not in content
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"privacy": {"epsilon": 0.01, "delta": 1e-9, "unit": "patient", "spent": {}}},
+        {"experiment": "<script>alert(1)</script>"},
+        {"run": "demo\n# Approved for diagnosis"},
+        {"sites": ["![](https://tracker.example/x)"]},
+    ],
+)
+def test_a_release_whose_card_would_say_what_is_not_so_is_refused(
+    release, bundle, micro, weights, tmp_path, facts
+):
+    told = {**verify(release), **facts}
+    with pytest.raises(ReleaseError, match="nothing was installed"):
+        install(tmp_path / "releases", bundle, micro.plan, weights, told)
+    assert not (tmp_path / "releases").exists()
+
+
+def test_a_release_must_claim_what_its_plan_promised(
+    release, bundle, private_micro, weights, tmp_path
+):
+    ask = private_micro.plan.privacy
+    right = {"epsilon": ask.epsilon, "delta": ask.delta, "unit": ask.unit}
+    for claim in (None, {}, right | {"epsilon": 0.1}, right | {"unit": "patient"}):
+        told = {**verify(release), "privacy": claim}
+        with pytest.raises(ReleaseError, match="another privacy"):
+            install(tmp_path / "releases", bundle, private_micro.plan, weights, told)

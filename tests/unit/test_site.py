@@ -8,7 +8,13 @@ import torch
 from flwr.app import Context, RecordDict
 
 from client.site import open_site
-from vgmedgen.errors import BaseError, ConfigError, DataError, TrainingError
+from vgmedgen.errors import (
+    BaseError,
+    ConfigError,
+    DataError,
+    PolicyError,
+    TrainingError,
+)
 from vgmedgen.site import Site
 from vgmedgen.siteconfig import load_config
 from vgmedgen.training import rounds
@@ -240,3 +246,40 @@ def test_a_limit_that_is_none_is_refused(tmp_path, privacy):
     with pytest.raises(ConfigError) as refusal:
         load_config(tmp_path / "site.yaml")
     assert "\n" not in str(refusal.value)
+
+
+def test_a_site_yaml_that_lost_a_line_while_the_node_runs_lets_nothing_in(tmp_path):
+    from vgmedgen.configfile import config_root
+
+    text = config_root().joinpath("site.example.yaml").read_text()
+    path = tmp_path / "site.yaml"
+    path.write_text(text)
+    site = Site(tmp_path)
+    assert site.policy.min_units == 20
+    lines = text.splitlines(keepends=True)
+    keys = [n for n, line in enumerate(lines) if not line.lstrip().startswith("#")]
+    for end in keys:
+        path.write_text("".join(lines[:end]))  # as an editor leaves it half way
+        with pytest.raises(ConfigError):
+            _ = site.policy
+    path.write_text(text.replace("min_units: 20", "min_units: 30"))
+    assert site.policy.min_units == 30
+    path.write_text(
+        text.replace('    - "' + "0" * 64 + '"\n', "").replace(
+            "coordinators: #", "coordinators: [] #"
+        )
+    )
+    with pytest.raises(ConfigError, match="no coordinator any more"):
+        _ = site.policy
+
+
+def test_a_loss_of_few_held_out_patients_is_not_told(
+    hospital: Site, micro, monkeypatch
+):
+    order = order_for(hospital, micro.plan, number=3, stage="generate")
+    units = hospital.evaluate(order).units
+    assert units == hospital.heldout.units
+    limits = dataclasses.replace(hospital.policy, min_heldout=units + 1)
+    monkeypatch.setattr(Site, "policy", limits)
+    with pytest.raises(PolicyError, match=f"min_heldout={units + 1}"):
+        hospital.evaluate(order)

@@ -1,4 +1,4 @@
-"""A run only goes forward, and a round is answered once."""
+"""A run only goes forward, and a round is worked on once."""
 
 import json
 import os
@@ -30,7 +30,8 @@ def turns(tmp_path):
 def answer(turns, *requests, today=TODAY):
     for request in requests:
         turns.check(request)
-        turns.record(request, today)
+        turns.begin(request, today)
+        turns.record(request)
 
 
 def test_a_run_goes_forward_and_may_leave_out_rounds(turns):
@@ -41,7 +42,7 @@ def test_a_run_goes_forward_and_may_leave_out_rounds(turns):
 def test_a_round_that_was_left_behind_is_refused(turns):
     answer(turns, order(1), order(3))
     for kind in (Kind.TRAIN, Kind.EVALUATE, Kind.INSTALL):
-        with pytest.raises(ReplayError, match="answered round 3") as caught:
+        with pytest.raises(ReplayError, match="begun round 3") as caught:
             turns.check(order(2, kind=kind))
         assert caught.value.code == "VG45"
     assert not turns.check(order(2, run="another"))
@@ -80,13 +81,34 @@ def test_after_the_release_nothing_trains_and_the_release_may_come_again(turns):
         turns.check(order(3, "j", Kind.INSTALL))
 
 
-def test_of_two_orders_at_once_only_one_is_answered(turns):
+def test_of_two_orders_at_once_only_one_is_worked_on(turns):
     turns.check(order(1))
     turns.check(order(1, "other"))
-    turns.record(order(1), TODAY)
+    turns.begin(order(1), TODAY)
     with pytest.raises(ReplayError):
-        turns.record(order(1, "other"), TODAY)
+        turns.begin(order(1, "other"), TODAY)
+    with pytest.raises(ReplayError):
+        turns.record(order(1, "other"))
+    assert not turns.check(order(1))
+    turns.record(order(1))
     assert turns.check(order(1))
+
+
+def test_a_round_that_failed_is_used_up_by_its_order(turns):
+    turns.begin(order(2), TODAY)
+    assert not turns.repeats(order(2))
+    with pytest.raises(ReplayError):
+        turns.check(order(2, "other"))
+    with pytest.raises(ReplayError):
+        turns.check(order(1))
+    assert not turns.check(order(2))  # the hospital may have mended something
+    assert turns.of_day(NOON) == {("demo-1", 2)}
+
+
+def test_a_release_that_did_not_install_is_not_the_end_of_a_run(turns):
+    turns.begin(order(3, "i", Kind.INSTALL), TODAY)
+    assert not turns.ended("demo-1")
+    assert not turns.check(order(3, "j", Kind.INSTALL))
 
 
 def test_the_rounds_of_today_are_those_that_trained_today(turns, tmp_path):
@@ -95,7 +117,7 @@ def test_the_rounds_of_today_are_those_that_trained_today(turns, tmp_path):
     answer(turns, order(2), order(3), order(3, "e", Kind.EVALUATE))
     answer(turns, order(1, run="another"))
     answer(turns, order(9, run="old"), today=yesterday)
-    turns.trained("shown", 4, TODAY)
+    turns.begin(order(4, run="shown"), TODAY)
     assert turns.of_day(NOON) == {("demo-1", 3), ("another", 1), ("shown", 4)}
     assert turns.rounds() == {"another": 1, "demo-1": 3, "old": 1, "shown": 1}
     # a file that was last written on an earlier day is not even read
@@ -105,14 +127,6 @@ def test_the_rounds_of_today_are_those_that_trained_today(turns, tmp_path):
     path.with_name("old.json").write_text("{")
     os.utime(path.with_name("old.json"), (before, before))
     assert turns.of_day(NOON) == {("demo-1", 3), ("shown", 4)}
-
-
-def test_what_was_only_shown_is_not_answered(turns):
-    turns.trained("demo-1", 2, TODAY)
-    assert not turns.check(order(1))
-    assert not turns.check(order(2, "any"))
-    answer(turns, order(1))
-    assert turns.rounds() == {"demo-1": 2}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"run": "another"}', ""])
@@ -139,7 +153,7 @@ def test_an_id_that_could_lead_out_of_the_folder_is_refused(tmp_path, run):
 def test_what_cannot_be_kept_is_refused(tmp_path):
     (tmp_path / "turns").write_text("in the way")
     with pytest.raises(StateError, match="cannot write"):
-        Turns(tmp_path).record(order(1), TODAY)
+        Turns(tmp_path).begin(order(1), TODAY)
 
 
 def test_folders_are_the_owners_alone_and_files_are_json(turns, tmp_path):

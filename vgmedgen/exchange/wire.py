@@ -16,6 +16,7 @@ import numpy as np
 from vgmedgen.errors import ExchangeError
 from vgmedgen.exchange.payload import check_numbers, unpack
 from vgmedgen.exchange.schema import DTYPE, WORDS, Specs
+from vgmedgen.trust.warrant import SIGNATURE
 
 _NUMPY = "numpy.ndarray"  # Flower's name for the bytes that numpy.save writes
 _HEADER = 1024  # bytes that numpy.save may put before the values
@@ -168,8 +169,21 @@ def size(content: Records) -> int:
     return arrays + words + 8 * sum(len(r) for r in content.metric_records.values())
 
 
-def fingerprint(content: Records) -> str:
-    """sha256 of everything that a message says: equal content, equal fingerprint."""
+def to_sign(kind: str, content: Records) -> str:
+    """What the signature of a message covers: its kind, and all that it says else.
+
+    Without the kind, an order to train would also pass for one to evaluate.
+    """
+    return f"{kind} {fingerprint(content, leave_out=frozenset({SIGNATURE}))}"
+
+
+def fingerprint(content: Records, *, leave_out: frozenset[str] = frozenset()) -> str:
+    """sha256 of everything that a message says: equal content, equal fingerprint.
+
+    Args:
+        content: of the message.
+        leave_out: names of words that do not count.
+    """
     said = hashlib.sha256()
     for kind, records in (
         ("arrays", content.array_records),
@@ -178,6 +192,8 @@ def fingerprint(content: Records) -> str:
     ):
         for name in sorted(records):
             for key in sorted(records[name]):
+                if kind == "words" and key in leave_out:
+                    continue
                 value = records[name][key]
                 data = value.data if kind == "arrays" else str(value).encode()
                 head = f"{kind}/{name}/{key}/{len(data)}\n"

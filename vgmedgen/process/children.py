@@ -21,6 +21,7 @@ STEADY_S = 120.0  # a child that lived this long starts over with the shortest p
 STOP_S = 12.0  # a child that was told to stop has this long
 _LEVEL = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL)(:? +)([\w.\-]+:(?: |$))?(.*)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _KEPT = 40  # last lines of a child, to say why it ended
 
 Explain = Callable[[str, int], str]
@@ -122,6 +123,8 @@ class Child:
                 self._say(logger, _COLOUR.sub("", raw).rstrip())
 
     def _say(self, logger: logging.Logger, line: str) -> None:
+        # much of what a child says was chosen by others, and a terminal obeys it
+        line = _CONTROL.sub(" ", line).rstrip()
         if not line:
             return
         self.lines.append(line)

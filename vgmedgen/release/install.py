@@ -1,6 +1,7 @@
 """Install a release at a site: a complete pipeline folder, ready for synthesis."""
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from vgmedgen.release.write import Weights, write
 
 FROZEN_PARTS = ("vae", "scheduler", "text_encoder", "tokenizer")
 CURRENT = "current"
+_WORD = r"[A-Za-z0-9][A-Za-z0-9 ._:-]{0,79}"  # of a name in a model card
 
 
 def install(
@@ -36,6 +38,7 @@ def install(
     Raises:
         ReleaseError: if a rebuilt file is not the one that the manifest lists.
     """
+    _check_card(told, plan)
     own = ("files", "base", "image_px", "plan")
     facts = {name: fact for name, fact in told.items() if name not in own}
     releases.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -51,6 +54,30 @@ def install(
                 f"({', '.join(wrong)} differ); the installed release stays in use"
             )
         return install_folder(releases, bundle, folder)
+
+
+def _check_card(told: Mapping[str, Any], plan: Plan) -> None:
+    """Refuse facts whose model card would say what is not so, or more than words.
+
+    Raises:
+        ReleaseError: naming the fact.
+    """
+    sites = told.get("sites", [])
+    for word in (told.get("run", ""), told.get("experiment", ""), *sites):
+        if not re.fullmatch(_WORD, str(word)):
+            raise ReleaseError(
+                "a name in the release is not one; nothing was installed"
+            )
+    ask, claim = plan.privacy, told.get("privacy")
+    promised = {"epsilon": ask.epsilon, "delta": ask.delta, "unit": ask.unit}
+    kept = claim is None
+    if ask.enabled:
+        claim = claim if isinstance(claim, Mapping) else {}
+        kept = all(claim.get(name) == value for name, value in promised.items())
+    if not kept:
+        raise ReleaseError(
+            "the release claims another privacy than the run's plan; nothing was installed"
+        )
 
 
 def install_folder(releases: Path, bundle: Bundle, release: Path) -> str:

@@ -1,52 +1,51 @@
-"""A run's warrant: the coordinator's signature under what the run asks of a site.
+"""A warrant: the coordinator's signature under a whole message, weights and all.
 
-The SuperLink that carries messages is not trusted with this: without the signing key
-nobody can start a run at a hospital, whoever holds the server.
+The SuperLink that carries messages is not trusted, nor is whoever has a key to join it:
+without the signing key nobody can have a hospital train, on whatever weights, or install
+anything.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from vgmedgen.errors import PolicyError, TrustError
 from vgmedgen.trust.signing import SigningKey, signed_by
 
 COORDINATOR = "coordinator"
-SIGNATURE = "signature"
-SIGNED = ("protocol", "run", "base", "exchange", "plan-digest")
-_CONTEXT = "vgmedgen run 1\n"  # a signature for one purpose must not serve another
+SIGNATURE = "signature"  # the one word of a message that its signature cannot cover
+_CONTEXT = "vgmedgen order 1\n"  # a signature for one purpose must not serve another
 
 
-def sign(key: SigningKey, words: Mapping[str, str]) -> str:
-    """The signature that a message needs beside `words`."""
-    return key.sign(_content(words))
+def sign(key: SigningKey, said: str) -> str:
+    """The signature of a message, by all else that it says."""
+    return key.sign(_content(said))
 
 
-def check(words: Mapping[str, str], trusted: Sequence[str]) -> None:
-    """Accept the words of a message from a coordinator that the site trusts.
+def check(coordinator: str, signature: str, said: str, trusted: Sequence[str]) -> None:
+    """Accept a message from a coordinator that the site trusts.
 
     Args:
-        words: of the message.
+        coordinator: whose message it says it is; empty where nobody signs.
+        signature: of the message.
+        said: its kind, and the fingerprint of all else that it says.
         trusted: signing keys; empty at a site that also serves unsigned runs.
 
     Raises:
-        PolicyError: if the run is unsigned, or by a coordinator that is not trusted.
-        TrustError: if the signature is not that of these words.
+        PolicyError: if it is unsigned, or by a coordinator that is not trusted.
+        TrustError: if the signature is not that of this message.
     """
-    key = words[COORDINATOR]
-    if not key and not trusted:
+    if not coordinator and not trusted:
         return
-    if trusted and key not in trusted:
+    if trusted and coordinator not in trusted:
         raise PolicyError(
-            f"run {words['run']} is by coordinator {key[:16] or 'nobody'}, which "
+            f"the message is by coordinator {coordinator[:16] or 'nobody'}, which "
             "policy.coordinators does not list; add the key only if you know whose it is"
         )
-    if not signed_by(key, _content(words), words[SIGNATURE]):
+    if not signed_by(coordinator, _content(said), signature):
         raise TrustError(
-            f"run {words['run']}: the coordinator's signature is not that of what the "
-            "run asks; somebody on the way has changed it"
+            "the coordinator's signature is not that of this message; somebody on the "
+            "way has changed it"
         )
 
 
-def _content(words: Mapping[str, str]) -> bytes:
-    said = {name: words[name] for name in SIGNED}
-    return (_CONTEXT + json.dumps(said, sort_keys=True)).encode()
+def _content(said: str) -> bytes:
+    return (_CONTEXT + said).encode()
