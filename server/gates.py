@@ -183,19 +183,22 @@ def _public_status(method: str, path: str, headers: Headers) -> int:
 async def _read(receive: Receive, most: int, seconds: float) -> tuple[bytes, int]:
     """A whole body; or nothing, and the status to refuse it with."""
     body = bytearray()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
     try:
-        async with asyncio.timeout(seconds):
-            while True:
-                event = await asyncio.wait_for(receive(), PART_S)
-                if event["type"] != "http.request":
-                    return b"", _GONE
-                body += event.get("body", b"")
-                if len(body) > most:
-                    return b"", 413
-                if not event.get("more_body", False):
-                    return bytes(body), 0
+        while (left := end - loop.time()) > 0:
+            async with asyncio.timeout(min(left, PART_S)):
+                event = await receive()
+            if event["type"] != "http.request":
+                return b"", _GONE
+            body += event.get("body", b"")
+            if len(body) > most:
+                return b"", 413
+            if not event.get("more_body", False):
+                return bytes(body), 0
     except TimeoutError:
-        return b"", 503  # a node tries again after it, and gives up after 408
+        pass
+    return b"", 503  # a node tries again after it, and gives up after 408
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

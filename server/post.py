@@ -13,7 +13,7 @@ from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from server.replies import unreadable, whole
 from vgmedgen.errors import ExchangeError

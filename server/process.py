@@ -135,13 +135,14 @@ def player(kits: Kits) -> None:
 
     flower.quiet()
     engine = os.environ[ENGINE]
-    named: list[Path] = []
+    folder = runs.waiting_for(kits.state, engine)
+    if folder is None:
+        log.error("no run of this coordinator waits for what it was to play")
+        return
 
     def config_of(run: str) -> dict[str, str]:
-        folder = runs.folder_of(kits.state, run)
-        if not run or run not in runs.runs_of(kits.state):
-            raise StateError(f"no run '{run[:64]}' was prepared here; it is not played")
-        named.append(folder)
+        if run != folder.name:
+            raise StateError(f"run '{run[:64]}' is not the one that was to be played")
         return {RUN_FILE: str(runs.launch_file(folder))}
 
     try:
@@ -149,10 +150,9 @@ def player(kits: Kits) -> None:
         flower.play(int(os.environ[ADMIN]), os.environ[TASK], app, config_of)
     except VGMedGenError as error:
         log.error("%s [%s]", error, error.code)  # noqa: TRY400 - one line is all there is
-        if named:
-            runs.end(named[0], engine, runs.FAILED, why=str(error), code=error.code)
+        runs.end(folder, engine, runs.FAILED, why=str(error), code=error.code)
     else:
-        runs.end(named[0], engine, runs.FINISHED)
+        runs.end(folder, engine, runs.FINISHED)
 
 
 def main() -> None:

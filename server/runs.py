@@ -15,7 +15,7 @@ by what is on disk then.
 import fcntl
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,6 +82,16 @@ def read(folder: Path) -> RunState:
     except (OSError, ValueError, TypeError):
         pass
     raise StateError(f"{path} is missing or damaged; start the run again")
+
+
+def waiting_for(state: Path, engine: str) -> Path | None:
+    """The folder of the run that is on, and played under Flower's id `engine`."""
+    for run in runs_of(state):
+        with suppress(StateError):
+            now = read(folder_of(state, run))
+            if (now.state, now.engine) == (RUNNING, engine):
+                return folder_of(state, run)
+    return None
 
 
 def change(folder: Path, to: Callable[[RunState], RunState | None]) -> RunState | None:

@@ -196,8 +196,7 @@ class Server:
 
     def _start_player(self, task: flower.Task, control: Control) -> None:
         """Play a task that a run waits for; any other was stopped, or is nobody's."""
-        wanted = (runs.RUNNING, task.engine)
-        if wanted not in [(now.state, now.engine) for now in self._runs().values()]:
+        if runs.waiting_for(self._kits.state, task.engine) is None:
             control.stop(task.engine)
             log.info("a task that no run waits for is stopped")
             return

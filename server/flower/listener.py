@@ -27,10 +27,12 @@ class Brisk(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Wait on, from the first byte on, until the head of a request is whole."""
         super().data_received(data)
-        if self._busy():
-            self._stop_waiting()
-        else:
-            self._wait()
+        self._look()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no longer."""
@@ -39,6 +41,12 @@ class Brisk(H11Protocol):
 
     def _busy(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+    def _look(self) -> None:
+        if self._busy():
+            self._stop_waiting()
+        else:
+            self._wait()
 
     def _wait(self) -> None:
         if self._waits is None:

@@ -1,6 +1,7 @@
 """What the coordinator relies on in Flower, seam by seam."""
 
 import ast
+import asyncio
 import importlib.metadata
 import inspect
 import tomllib
@@ -12,14 +13,22 @@ import pytest
 import uvicorn
 from flwr.common.config import get_fab_config, get_metadata_from_config
 from flwr.common.constant import TIMESTAMP_TOLERANCE
+from flwr.supercore import constant
+from flwr.supercore.error import ApiErrorCode, FlowerError
+from flwr.supercore.error.catalog import API_ERROR_MAP
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.superlink.cli.flower_superlink import _parse_superlink_lifespan_config
 from flwr.superlink.grid import HttpGrid
 from flwr.superlink.main import create_app
 from flwr.superlink.routers.fleet.router import router as fleet
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 import server
 from server import flower, gates, process
 from server.flower import link as link_module
+from server.flower import player
+from server.flower.listener import Brisk
+from server.flower.pushes import fair
 
 
 def test_the_version_is_the_one_that_all_this_was_read_in():
@@ -89,6 +98,58 @@ def test_what_is_patched_or_reached_into_is_still_there():
     grid = HttpGrid("127.0.0.1:1", insecure=True, token="t")  # noqa: S106
     assert hasattr(grid, "_runtime_client")
     assert hasattr(grid._retry_invoker, "max_tries")
+
+
+def test_the_names_that_the_gates_look_for_are_flowers():
+    assert (constant.TASK_TOKEN_HEADER.encode(),) == gates.TASK_HEADERS
+    names = ("TIMESTAMP", "NONCE", "BODY_SHA256", "SIGNATURE")
+    assert (
+        tuple(
+            getattr(constant, f"SUPEREXEC_AUTH_{name}_HEADER").encode()
+            for name in names
+        )
+        == gates.EXECUTOR_HEADERS
+    )
+    assert gates.MEDIA_TYPE.decode() == PROTOBUF_MEDIA_TYPE
+    assert {gates.ACTIVATE, gates.PUSH, gates.PUSH_OBJECT} <= gates.FLEET
+
+
+def test_a_key_that_is_not_registered_hears_what_flower_would_say():
+    status, body = gates.NOT_ACTIVATED
+    told = FlowerError.from_json(body.decode())
+    assert told.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED
+    spec = API_ERROR_MAP[told.code]
+    assert (spec.http_status_code, spec.public_message) == (status, told.message)
+
+
+def test_the_public_listener_serves_with_limits(link, monkeypatch):
+    made = []
+
+    async def kept(*servers):
+        made.extend(server.config for server in servers)
+
+    monkeypatch.setattr(link_module, "_serve_both", kept)
+    monkeypatch.setattr(link_module, "create_app", lambda *_: None)
+    skews = flower.Skews(worth_s=30, registered=set)
+    asyncio.run(flower.serve(link, skews=skews, refused=lambda *_: None))
+    admin, public = made
+    assert public.http is Brisk
+    assert public.limit_concurrency
+    assert public.h11_max_incomplete_event_size <= 2**16
+    assert public.app._fair is fair  # whoever speaks for another is found
+    for config in made:
+        assert config.ws == "none"
+        assert config.proxy_headers is False
+    assert admin.host == "127.0.0.1"
+
+
+def test_runs_are_played_over_the_grid_that_never_waits_for_a_reply():
+    grid = player.PatientGrid("127.0.0.1:1", token="t")  # noqa: S106
+    assert isinstance(grid, HttpGrid)
+    assert {"node", "_run", "_client"} <= vars(grid).keys()
+    assert hasattr(H11Protocol, "data_received")
+    used = inspect.getsource(player.play)
+    assert "PatientGrid(" in used
 
 
 PARTS = [

@@ -153,7 +153,12 @@ class Deployment:
             name,
             base=str(bundle.folder),
             sources=old.sources,
-            policy={"approval": "none", "min_units": 1},
+            policy={
+                "approval": "none",
+                "min_units": 1,
+                "min_heldout": 1,
+                "min_batch": 1,
+            },
         )
 
     def site(self, name):

@@ -206,3 +206,15 @@ def test_the_shortest_pause_comes_back_after_a_long_life(kept, monkeypatch):
     wait(lambda: not child.running)
     child.tend()
     assert child.due - time.monotonic() < 1.1
+
+
+def test_what_a_child_says_cannot_steer_a_terminal(caplog):
+    caplog.set_level(logging.INFO)
+    child, heard = python(""), []
+    child.hear = heard.append
+    line = "x\x1b]0;owned\x07\x1b[2J\x9b1m\x00\ry"
+    child._say(logging.getLogger("kid"), line)
+    (record,) = caplog.records
+    for text in (record.getMessage(), *heard, *child.lines):
+        assert text.isprintable()
+        assert (text[0], text[-1]) == ("x", "y")
