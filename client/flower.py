@@ -18,7 +18,7 @@ from unittest import mock
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.app import Context, Error, Message
+from flwr.app import Array, Context, Error, Message
 from flwr.common.constant import SubStatus
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest
 from flwr.proto.runtime_pb2 import AcquireTaskRequest
@@ -46,6 +46,7 @@ from flwr.supernode.runtime.run_clientapp import (
 from client.connection import explain
 from client.node import TAKEN
 from vgmedgen.errors import ExchangeError, StateError, VGMedGenError
+from vgmedgen.exchange import unfolding
 from vgmedgen.exchange.schema import SITE_ERROR
 
 log = logging.getLogger(__name__)
@@ -141,6 +142,7 @@ def run_tasks(port: int, secret: bytes, answering: Answering) -> None:
         secret: what the SuperNode knows a runner by.
         answering: makes the replies.
     """
+    unfolding.limit(Array)
     client = _client(
         port,
         "SuperExec",

@@ -17,7 +17,10 @@ from vgmedgen.errors import ConfigError, StateError, error_of
 from vgmedgen.exchange.schema import WORDS
 
 POLL_S = 1.0
-DEPLOYED = (f"federation.wait_s={24 * 3600}",)  # people approve runs, and go home
+DEPLOYED = (
+    f"federation.wait_s={24 * 3600}",  # people approve runs, and go home
+    "federation.weight_cap=10",  # nobody can check what a hospital says that it has
+)
 
 
 def launch(kits: Kits, overrides: list[str], *, name: str | None = None) -> str:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import fmean, median
 
 from flwr.app import Message, RecordDict
 
@@ -187,10 +187,9 @@ class Strategy:
         federation = self._launch.config.federation
         words = round_words(self._launch, number)
         by_units = federation.weighting == "units"
-        updates = [
-            Update(name, float(reply.units) if by_units else 1.0, reply.state)
-            for name, reply in accepted.items()
-        ]
+        counts = {n: float(r.units) if by_units else 1.0 for n, r in accepted.items()}
+        weighed = capped(counts, federation.weight_cap)
+        updates = [Update(n, weighed[n], r.state) for n, r in accepted.items()]
         (group,) = UPLINK[words["stage"]]
         merged = merge.combine(
             self._launch.config.merge,
@@ -201,6 +200,22 @@ class Strategy:
         )
         payload.pack(merged, self._launch.schema.groups[group])
         return {**weights, group: merged}
+
+
+def capped(counts: Mapping[str, float], cap: float) -> dict[str, float]:
+    """Weights of sites, none above `cap` times their median; a cap of 0 is none.
+
+    Nobody can check how many units a hospital has: one that claims a million would
+    have the merged model to itself.
+    """
+    most = cap * median(counts.values()) if cap else float("inf")
+    for name, count in counts.items():
+        if count > most:
+            log.warning(
+                "%s counts as %.0f units, not %.0f (federation.weight_cap)",
+                *(name, most, count),
+            )
+    return {name: min(count, most) for name, count in counts.items()}
 
 
 def told(record: RoundRecord, privacy: PrivacyConfig) -> str:

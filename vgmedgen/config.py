@@ -133,6 +133,7 @@ class FederationConfig:
     # median | trimmed_mean
     merge: str = "auto"
     weighting: str = "units"  # units | uniform
+    weight_cap: float = 0.0  # most weight of a site, times the median; 0: no cap
     min_sites: int = 2  # sites without which a round does not count
     wait_s: float = 120.0  # seconds to wait for min_sites to be there
     round_timeout_s: float = 3600.0  # seconds a site has for one round
@@ -150,6 +151,7 @@ class FederationConfig:
             round_timeout_s=self.round_timeout_s,
         )
         within("federation", 0, 86_400, return_s=self.return_s)
+        within("federation", 0, 1e6, weight_cap=self.weight_cap)
         within("federation", 1, 10_000, align_rounds=self.align_rounds)
         within("federation", 1, 10_000, generate_rounds=self.generate_rounds)
 

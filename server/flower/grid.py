@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from flwr.app import Error, Message, Metadata
+from flwr.app import Array, Error, Message, Metadata
 from flwr.app.message import make_message
 from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
@@ -30,6 +30,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 from flwr.superlink.grid import HttpGrid
 
 from vgmedgen.errors import ExchangeError
+from vgmedgen.exchange import unfolding
 from vgmedgen.exchange.schema import SITE_ERROR
 
 log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class PatientGrid(HttpGrid):
 
     def __init__(self, address: str, *, token: str) -> None:
         super().__init__(address, insecure=True, token=token)
+        unfolding.limit(Array)
         self._ends: dict[str, float] = {}  # message id -> when its answer is too late
         self._coming: dict[str, _Coming] = {}  # by id of the message that it answers
 

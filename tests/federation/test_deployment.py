@@ -222,6 +222,7 @@ def test_code_in_a_bundle_is_neither_unpacked_nor_imported(
     assert marker.read_text() == "clientclient.app"  # whoever unpacks it is caught
     marker.unlink()
 
+    place.edit("hospital-c", policy={"approval": "none"})
     state = Kits.open(place.kits).state
     run = place.run("federation.generate_rounds=1", "seed=11", *SHORT)
     folder = runs.folder_of(state, run)
