@@ -193,6 +193,13 @@ class Deployment:
         self.nodes[name] = node
         return node
 
+    def restart(self, name, **keys):
+        """Stop a node, change its site.yaml, and start it again."""
+        self.nodes[name].stop()
+        self.edit(name, **keys)
+        self.start_node(name)
+        self.wait_nodes(name)
+
     def wait_nodes(self, *names):
         """Wait until these nodes are there, their models loaded."""
         for name in names or self.names:

@@ -248,55 +248,48 @@ def test_code_in_a_bundle_is_neither_unpacked_nor_imported(
         assert not found
 
 
-def test_an_exceptions_text_stays_at_the_site(place, tmp_path):
-    node = place.nodes["hospital-c"]
-    place.edit("hospital-c", policy={"approval": "none"})
-    node.stop()
-    site = place.site("hospital-c")
-    broken = tmp_path / f"{PATIENT}.csv"
-    broken.write_text(f"image,unit\n{tmp_path}/{PATIENT}.png,{PATIENT}\n" * 1)
-    keep = (site / "site.yaml").read_text()
-    place.edit("hospital-c", sources=[{"dataset": "table", "root": str(broken)}])
-    place.start_node("hospital-c")
-    place.wait_nodes("hospital-c")
+def without_c(place, seed):
+    """Codes under which hospital-c is left out of a run, and what it sent meanwhile."""
     before = len(place.recorder.up)
-    run = place.run("federation.generate_rounds=1", "seed=12", *SHORT)
+    run = place.run("federation.generate_rounds=1", f"seed={seed}", *SHORT)
     assert place.ended(run)["state"] == "finished"
     codes = [record["left_out"].get("hospital-c") for record in place.records(run)]
+    return run, codes, bytes(place.recorder.up[before:])
+
+
+def test_an_exceptions_text_stays_at_the_site(place, tmp_path):
+    site, log = place.site("hospital-c"), place.nodes["hospital-c"].log
+    keep = (site / "site.yaml").read_text()
+    broken = tmp_path / f"{PATIENT}.csv"
+    broken.write_text(f"image,unit\n{tmp_path}/{PATIENT}.png,{PATIENT}\n")
+    sources = [{"dataset": "table", "root": str(broken)}]
+    place.restart("hospital-c", sources=sources, policy={"approval": "none"})
+    _, codes, sent = without_c(place, seed=12)
     assert codes == ["VG20", "VG20"]
-    seen = bytes(place.recorder.up[before:])
-    assert b"VG20" in seen
+    assert b"VG20" in sent
     for trace in (PATIENT, "Ana", "Ortiz", str(tmp_path), "csv", "Traceback", "Error("):
-        assert trace.encode() not in seen, trace
+        assert trace.encode() not in sent, trace
     # at the site it is told, to the one who may read it, and not to a log collector
-    assert PATIENT in (site / "node" / "details.log").read_text()
-    assert (site / "node" / "details.log").stat().st_mode & 0o077 == 0
-    assert PATIENT not in node.log.read_text()
+    details = site / "node" / "details.log"
+    assert PATIENT in details.read_text()
+    assert details.stat().st_mode & 0o077 == 0
+    assert PATIENT not in log.read_text()
     assert PATIENT not in (site / "audit.jsonl").read_text()
-    place.nodes["hospital-c"].stop()
     (site / "site.yaml").write_text(keep)
 
 
 def test_a_dry_run_sends_nothing_that_was_made_from_data(place):
-    place.nodes["hospital-c"].stop()
-    place.edit("hospital-c", policy={"approval": "none", "dry_run": True})
-    place.start_node("hospital-c")
-    place.wait_nodes("hospital-c")
-    before = len(place.recorder.up)
-    run = place.run("federation.generate_rounds=1", "seed=13", *SHORT)
-    assert place.ended(run)["state"] == "finished"
-    codes = [record["left_out"].get("hospital-c") for record in place.records(run)]
+    place.restart("hospital-c", policy={"approval": "none", "dry_run": True})
+    run, codes, sent = without_c(place, seed=13)
     assert codes == ["VG44", "VG44"]
-    sent = bytes(place.recorder.up[before:])
     assert b"VG44" in sent
     for word in (b"num-units", b"loss-sum", b"numpy.ndarray", b"update"):
         assert word not in sent, word
     shown = place.site("hospital-c") / "dry-run" / run / "round-0001.json"
     assert json.loads(shown.read_text())
-    place.nodes["hospital-c"].stop()
-    place.edit("hospital-c", policy={"dry_run": False})
-    place.start_node("hospital-c")
-    place.wait_nodes("hospital-c")
+    place.edit(
+        "hospital-c", policy={"dry_run": False}
+    )  # holds from the next message on
 
 
 def same_as(place, run, other):

@@ -218,3 +218,19 @@ def test_what_a_child_says_cannot_steer_a_terminal(caplog):
     for text in (record.getMessage(), *heard, *child.lines):
         assert text.isprintable()
         assert (text[0], text[-1]) == ("x", "y")
+
+
+def test_a_lock_holds_on_a_full_disk_too(tmp_path, monkeypatch):
+    from vgmedgen.process import lock
+
+    def full(*words):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lock.os, "pwrite", full)
+    with only_one(tmp_path / "lock", "a node"):
+        assert is_held(tmp_path / "lock")
+        with (
+            pytest.raises(StateError, match="process unknown"),
+            only_one(tmp_path / "lock", "a node"),
+        ):
+            pass

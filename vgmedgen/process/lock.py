@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vgmedgen.errors import StateError
@@ -22,23 +22,24 @@ def only_one(path: Path, what: str) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        stream = path.open("a+")
+        number = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise StateError(f"cannot write {path}: {error.strerror or error}") from None
-    with stream:
+    try:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            stream.seek(0)
-            holder = stream.read().strip() or "unknown"
+            holder = os.pread(number, 20, 0).decode(errors="replace").strip()
             raise StateError(
-                f"{what} is running already on {path.parent} (process {holder}); stop "
-                "that one first"
+                f"{what} is running already on {path.parent} (process "
+                f"{holder or 'unknown'}); stop that one first"
             ) from None
-        stream.truncate(0)
-        stream.write(str(os.getpid()))
-        stream.flush()
+        with suppress(OSError):  # a full disk: the lock holds without a name in it
+            os.ftruncate(number, 0)
+            os.pwrite(number, str(os.getpid()).encode(), 0)
         yield
+    finally:
+        os.close(number)
 
 
 def is_held(path: Path) -> bool:
