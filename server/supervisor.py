@@ -6,16 +6,16 @@ whose SuperLink or player was, takes up every run from its last complete round.
 
 import logging
 import signal
-import socket
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from server import flower, place, runs
 from server.flower import Control
 from server.kits import Kits
+from server.startup import check_database, check_port
 from vgmedgen.errors import StateError, UnreachableError, VGMedGenError
 from vgmedgen.process import logs
 from vgmedgen.process.children import Child, module
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 UP_S = 90.0  # a SuperLink has this long to answer after its start
 TICK_S = 0.5
 SYNC_S = 3.0  # how often new sites and new runs are looked for
-MOST_ATTEMPTS = 25  # a run whose player ended this often is given up
+MOST_ATTEMPTS = 25  # a run whose player ended this often without a round is given up
 LONGEST_PAUSE_S = 10.0  # between two tries of what does not work
 OFFLINE = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -341,9 +341,10 @@ def sync(kits: Kits, control: Control) -> None:
 
 
 def requeue(folder: Path, now: runs.RunState) -> None:
-    """Have a run played again, unless that was tried too often, or it was stopped."""
-    new = runs.made(runs.QUEUED, attempts=now.attempts)
-    if now.attempts >= MOST_ATTEMPTS:
+    """Have a run played again, unless it was stopped, or that was tried in vain."""
+    attempts = 0 if got_on(folder, now) else now.attempts
+    new = runs.made(runs.QUEUED, attempts=attempts)
+    if attempts >= MOST_ATTEMPTS:
         why = f"its player ended {now.attempts} times; the log says why"
         new = runs.made(runs.FAILED, why=why, code="VG00", attempts=now.attempts)
     if runs.swap(folder, now, new):
@@ -351,43 +352,8 @@ def requeue(folder: Path, now: runs.RunState) -> None:
         log.warning("run %s was cut off; %s", folder.name, told)
 
 
-def check_port(host: str, port: int) -> None:
-    """Refuse a port that another process listens on.
-
-    Raises:
-        StateError: naming it.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((host, port))
-        except OSError as error:
-            raise StateError(
-                f"cannot listen on {host} port {port}: {error.strerror}; choose another "
-                "port, or stop what uses it"
-            ) from None
-
-
-def check_database(path: Path) -> None:
-    """Refuse a database that another process holds, or that is none.
-
-    Raises:
-        StateError: saying so.
-    """
-    if not path.is_file():
-        return
-    try:
-        with sqlite3.connect(path, timeout=1.0) as trial:
-            trial.execute("BEGIN IMMEDIATE")
-            trial.execute("ROLLBACK")
-    except sqlite3.OperationalError as error:
-        raise StateError(
-            f"database {path} cannot be used: {error}; another process holds it, or the "
-            "disk is full: stop that process or free some space"
-        ) from None
-    except sqlite3.DatabaseError as error:
-        raise StateError(
-            f"{path} is damaged: {error}; move it away, the server makes a new one and "
-            "every run goes on from its own files"
-        ) from None
+def got_on(folder: Path, now: runs.RunState) -> bool:
+    """Whether a round was completed since the run was last started."""
+    began = datetime.fromisoformat(now.at).timestamp()
+    records = (folder / "rounds").glob("*.json")
+    return any(path.stat().st_mtime > began for path in records)

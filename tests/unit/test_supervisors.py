@@ -1,6 +1,7 @@
 """What the two supervisors refuse before they start anything."""
 
 import json
+import os
 import socket
 import sqlite3
 
@@ -8,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from client.supervisor import KEY_TAKEN_S, check_deployable, pause_of, prepare
-from server import place, runs, supervisor
+from server import place, runs, startup, supervisor
 from server.process import Strangers, skew_line
 from vgmedgen.errors import ConfigError, StateError, UnreachableError
 from vgmedgen.process.lock import only_one
@@ -23,32 +24,32 @@ def test_a_port_in_use_is_named():
         with pytest.raises(
             StateError, match=rf"127\.0\.0\.1 port {port}.*another port"
         ):
-            supervisor.check_port("127.0.0.1", port)
-    supervisor.check_port("127.0.0.1", port)
+            startup.check_port("127.0.0.1", port)
+    startup.check_port("127.0.0.1", port)
 
 
 def test_an_address_that_is_not_this_machines_is_named():
     with pytest.raises(StateError, match=r"203\.0\.113\.77"):
-        supervisor.check_port("203.0.113.77", 8443)
+        startup.check_port("203.0.113.77", 8443)
 
 
 def test_a_locked_database_is_named(tmp_path):
     path = tmp_path / "superlink.db"
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("CREATE TABLE t (n)")
-    supervisor.check_database(path)
+    startup.check_database(path)
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(StateError, match=r"superlink\.db cannot be used.*locked"):
-        supervisor.check_database(path)
+        startup.check_database(path)
     holder.close()
-    supervisor.check_database(path)
+    startup.check_database(path)
 
 
 def test_a_file_that_is_no_database_is_named_and_left_alone(tmp_path):
     path = tmp_path / "superlink.db"
     path.write_bytes(b"not a database " * 100)
     with pytest.raises(StateError, match="is damaged"):
-        supervisor.check_database(path)
+        startup.check_database(path)
     assert path.read_bytes().startswith(b"not a database")
 
 
@@ -82,6 +83,20 @@ def test_a_run_whose_player_ends_again_and_again_is_given_up(tmp_path):
         last = attempt == supervisor.MOST_ATTEMPTS
         assert runs.read(folder).state == (runs.FAILED if last else runs.QUEUED)
     assert "ended 25 times" in runs.read(folder).why
+
+
+def test_a_run_that_gets_on_may_be_cut_off_as_often_as_it_likes(tmp_path):
+    import time
+
+    folder = tmp_path / "runs" / "demo"
+    (folder / "rounds").mkdir(parents=True)
+    last = supervisor.MOST_ATTEMPTS
+    runs.write(folder, runs.RUNNING, engine="1", attempts=last)
+    record = folder / "rounds" / "0001.json"
+    record.write_text("{}")
+    os.utime(record, (time.time() + 2, time.time() + 2))
+    supervisor.requeue(folder, runs.read(folder))
+    assert (runs.read(folder).state, runs.read(folder).attempts) == (runs.QUEUED, 0)
 
 
 def test_an_attempt_that_was_overtaken_does_not_say_how_a_run_stands(tmp_path):
