@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import signal
 import threading
 from base64 import b64decode
@@ -34,6 +35,7 @@ _KEY = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
 _SIGNATURE = FLEET_HTTP_SIGNATURE_HEADER.lower().encode()
 _STAMP = TIMESTAMP_HEADER.lower().encode()
 IDLE_S = 20  # a node lets go of a connection after 5 s without use, so before us
+_PEM = re.compile(r"b?.-----BEGIN PUBLIC KEY-.*?-END PUBLIC KEY-----(\\n.)?", re.DOTALL)
 GRACE_S = 5  # for open requests, when the SuperLink is told to stop
 
 
@@ -185,6 +187,15 @@ def in_background(app: App, port: int) -> Callable[[], None]:
     return stop
 
 
+class Short(logging.Filter):
+    """Takes the five lines of a public key out of what Flower says of it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Shorten a record; none is dropped."""
+        record.msg, record.args = _PEM.sub("(its key)", record.getMessage()), ()
+        return True
+
+
 def quiet() -> None:
     """Flower's own chatter at warnings, and once; ours says what happens."""
     for name in ("flwr", "httpx"):
@@ -192,3 +203,4 @@ def quiet() -> None:
     flowers = logging.getLogger("flwr")
     flowers.handlers.clear()  # it has a handler of its own, beside the root's
     flowers.propagate = True
+    flowers.addFilter(Short())

@@ -4,6 +4,7 @@ import ast
 import asyncio
 import importlib.metadata
 import inspect
+import logging
 import tomllib
 import zipfile
 from io import BytesIO
@@ -188,3 +189,15 @@ def test_flowers_internals_are_reached_from_one_place_on_each_side():
 
 def test_flower_refuses_clocks_beyond_the_limit_that_we_name():
     assert TIMESTAMP_TOLERANCE == process.LIMIT_S
+
+
+def test_a_key_in_flowers_log_takes_no_five_lines(caplog):
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+    key = public_key_to_bytes(ec.generate_private_key(ec.SECP384R1()).public_key())
+    said = f"Attempted to register SuperNode with public key: {key!r}, exception: no"
+    record = logging.LogRecord("flwr", logging.ERROR, "", 0, "%s", (said,), None)
+    assert link_module.Short().filter(record)
+    told = "Attempted to register SuperNode with public key: (its key), exception: no"
+    assert record.getMessage() == told
