@@ -1,35 +1,34 @@
 """A server that wants more than it may: every attack ends in a code, and nothing else."""
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord
+from flwr.app import Error
 from flwr.supercore.task_identity import TaskIdentity
 
-import client.app
 from client.approvals import Approvals
+from tests.federation.attacks import (
+    ATTACKS,
+    KEY,
+    ON_SIGNATURES,
+    Hospital,
+    _kind,
+    _plan,
+    _values,
+    _word,
+)
 from tests.federation.toys import (
-    ToySite,
     asking,
     config,
     prepare,
-    raw,
     rewritten,
     signed,
     toys,
 )
-from vgmedgen.errors import TrainingError
 from vgmedgen.exchange.wire import Kind
-from vgmedgen.ranges import digest_of
-from vgmedgen.siteconfig import Policy
 from vgmedgen.trust.journal import Journal
-from vgmedgen.trust.signing import SigningKey
-
-KEY, STRANGER = SigningKey.make(), SigningKey.make()
-LONGEST = 400  # bytes of an error reply: a code and Flower's framing
 
 
 @pytest.fixture(autouse=True)
@@ -42,195 +41,6 @@ def _server(monkeypatch):
 def launch(tmp_path):
     asked = config(align_rounds=2, generate_rounds=3)
     return prepare(tmp_path / "run", toys(), asked, key=KEY)
-
-
-class Hospital:
-    """A site that trusts one coordinator, and what came of every message to it."""
-
-    def __init__(self, **rules):
-        known = Policy(coordinators=[KEY.public], runs=["toy-*"])
-        self.site = ToySite("alpha", policy=replace(known, **rules))
-        self._app = client.app.build(lambda context: self.site)
-
-    def ask(self, message):
-        return self._app(message, None)
-
-    def answered(self, message):
-        reply = self.ask(message)
-        assert not reply.has_error(), reply.error
-        return reply
-
-    def refuses(self, message, code):
-        """Nothing trains, nothing but the code leaves, and the audit log says so."""
-        site = self.site
-        before = len(site.orders), len(site.releases), len(site.rehearsed)
-        reply = self.ask(message)
-        assert reply.has_error()
-        assert reply.error == Error(code=100, reason=code)
-        assert not reply.has_content()
-        sent = raw(reply)
-        assert code.encode() in sent
-        assert len(sent) < LONGEST
-        assert site.name.encode() not in sent
-        assert (len(site.orders), len(site.releases), len(site.rehearsed)) == before
-        journal = Journal(site.folder / "audit.jsonl")
-        assert journal.verify().count == len(journal.entries())
-        arrived, left = journal.entries()[-2:]
-        assert (arrived["event"], left["event"]) == ("in", "out")
-        assert (left["decision"], left["code"]) == ("refused", code)
-        return left
-
-
-def _word(key=KEY, **words):
-    return lambda message: rewritten(message, key, **words)
-
-
-def _plan(key=KEY, **values):
-    """Another plan, whose digest is right whatever it says."""
-
-    def how(message):
-        told = json.loads(message.content["order"]["plan"])
-        for name, value in values.items():
-            section, _, field = name.partition("__")
-            if field:
-                told[section][field] = value
-            else:
-                told[section] = value
-        words = {"plan": json.dumps(told), "plan-digest": digest_of(told)}
-        return rewritten(message, key, **words)
-
-    return how
-
-
-def _plan_alone(message):
-    told = json.loads(message.content["order"]["plan"])
-    return rewritten(message, None, plan=json.dumps({**told, "seed": 99}))
-
-
-def _weights(change):
-    def how(message):
-        record = message.content["weights"]
-        message.content["weights"] = ArrayRecord(change(dict(record)))
-        return message
-
-    return how
-
-
-def _values(change):
-    def how(arrays):
-        flat = arrays["mapper"].numpy().copy()
-        return {**arrays, "mapper": Array(change(flat))}
-
-    return _weights(how)
-
-
-def _set(value):
-    def change(flat):
-        flat[3] = value
-        return flat
-
-    return _values(change)
-
-
-def _without_weights(message):
-    del message.content["weights"]
-    return message
-
-
-def _more(name, record):
-    def how(message):
-        message.content[name] = record
-        return message
-
-    return how
-
-
-def _kind(told):
-    def how(message):
-        message.metadata.message_type = told
-        return message
-
-    return how
-
-
-def _rogue(message):
-    words = {**message.content["order"], "signature": "0" * 128}
-    message.content["order"] = ConfigRecord(words)
-    return message
-
-
-def _of_another_run(message):
-    words = dict(message.content["order"])
-    other = rewritten(message, KEY, run="toy-2").content["order"]["signature"]
-    message.content["order"] = ConfigRecord({**words, "signature": other})
-    return message
-
-
-ATTACKS = {
-    "another base": ("VG15", _word(base="0" * 64)),
-    "another base, unsigned": ("VG70", _word(None, base="0" * 64)),
-    "another schema": ("VG30", _word(exchange="0" * 64)),
-    "another plan digest": ("VG30", _word(**{"plan-digest": "0" * 64})),
-    "another protocol": ("VG30", _word(protocol="1")),
-    "a word too many": ("VG30", _word(upload="everything")),
-    "a word without form": ("VG30", _word(None, stage="upload")),
-    "a key that no plan has": ("VG10", _plan(upload=True)),
-    "a key that no part of a plan has": ("VG10", _plan(align__upload=True)),
-    "a plan that is no plan": ("VG10", _word(plan="{]}")),
-    "a learning rate that is not one": ("VG10", _plan(align__mapper_rate=float("nan"))),
-    "an absurd learning rate": ("VG40", _plan(generate__learning_rate=1e6)),
-    "an absurd number of steps": ("VG40", _plan(align__mapper_steps=10**12)),
-    "an absurd number of rounds": ("VG40", _plan(generate_rounds=9_999)),
-    "nobody's run": ("VG40", _word(None, coordinator="", signature="")),
-    "a stranger's run": ("VG40", _word(STRANGER)),
-    "a stranger's signature": (
-        "VG70",
-        lambda m: rewritten(rewritten(m, STRANGER), coordinator=KEY.public),
-    ),
-    "no signature": ("VG70", _word(None, signature="")),
-    "a made-up signature": ("VG70", _rogue),
-    "another run's signature": ("VG70", _of_another_run),
-    "a changed plan, signed before": ("VG70", _plan(None, seed=99)),
-    "a changed plan under the old digest": ("VG30", _plan_alone),
-    "a run that is not allowed": ("VG40", _word(run="other-1")),
-    "a run that is no file name": ("VG30", _word(run="toy-..")),
-    "tensors of another group": (
-        "VG30",
-        _weights(lambda a: {"mapper": a["mapper"], "visual_prior": a["lora"]}),
-    ),
-    "tensors too many": ("VG30", _weights(lambda a: {**a, "prior": a["lora"]})),
-    "tensors missing": ("VG30", _weights(lambda a: {"mapper": a["mapper"]})),
-    "no tensors": ("VG30", _without_weights),
-    "a shorter tensor": ("VG30", _values(lambda flat: flat[:-1])),
-    "another shape": ("VG30", _values(lambda flat: flat.reshape(-1, 1))),
-    "another type": ("VG30", _values(lambda flat: flat.astype(np.float32))),
-    "not a number": ("VG30", _set(np.nan)),
-    "infinity": ("VG30", _set(-np.inf)),
-    "a huge value": ("VG30", _set(6e4)),
-    "a record too many": ("VG30", _more("extra", ConfigRecord({"x": "y"}))),
-    "numbers": ("VG30", _more("numbers", MetricRecord({"x": 1}))),
-    "a query that there is not": ("VG30", _kind("query.patients")),
-    "a training that there is not": ("VG30", _kind("train.everything")),
-    "Flower's own query": ("VG30", _kind("query")),
-    "Flower's old kind": ("VG30", _kind("get_parameters")),
-    "Flower's reconnect": ("VG30", _kind("reconnect")),
-    "round 0": ("VG30", _word(round="0")),
-    "a round after the last": ("VG30", _word(round="6", stage="generate", turn="4")),
-    "another stage": ("VG30", _word(stage="generate")),
-    "another turn": ("VG30", _word(turn="2")),
-}
-
-
-ON_SIGNATURES = {
-    "another base, unsigned",
-    "nobody's run",
-    "a stranger's run",
-    "a stranger's signature",
-    "no signature",
-    "a made-up signature",
-    "another run's signature",
-    "a changed plan, signed before",
-}
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -295,114 +105,6 @@ def test_who_holds_the_server_but_not_the_key_can_change_nothing(launch, number,
         _word(None, signature=borrowed)(asking(launch, kind, number)), "VG70"
     )
     hospital.answered(asking(launch, kind, number))
-
-
-def test_a_plan_that_means_different_things_to_different_readers_is_refused(launch):
-    hospital = Hospital()
-    for text in ("${oc.env:HOME,true}", "$", "${align.common_start}"):
-        for attack in (_plan(privacy__unit=text), _plan(merge=text)):
-            hospital.refuses(attack(asking(launch, Kind.TRAIN)), "VG10")
-    plan = asking(launch, Kind.TRAIN).content["order"]["plan"]
-    spaced = _word(plan=plan.replace(": ", " :  ", 1))
-    hospital.refuses(spaced(asking(launch, Kind.TRAIN)), "VG30")
-    deep = '{"align":' * 900 + "1" + "}" * 900
-    hospital.refuses(_word(plan=deep[:7999] + "}")(asking(launch, Kind.TRAIN)), "VG10")
-    hospital.refuses(
-        _word(plan='{"seed": ' + "9" * 6000 + "}")(asking(launch, Kind.TRAIN)), "VG10"
-    )
-
-
-def test_sizes_have_an_end_whoever_asks(launch):
-    hospital = Hospital()
-    for attack in (
-        _plan(generate__rank=1025),
-        _plan(generate__batch=10**6),
-        _plan(privacy__draws=10**6),
-        _plan(generate__colour_weight=float("inf")),
-        _plan(seed=10**300),
-        _plan(privacy__enabled=True, privacy__epsilon=0.001),
-        _plan(privacy__enabled=True, generate_rounds=9_999),
-    ):
-        hospital.refuses(attack(asking(launch, Kind.TRAIN)), "VG10")
-
-
-def test_a_round_that_failed_is_not_tried_with_other_weights(launch, monkeypatch):
-    hospital = Hospital()
-
-    def fail(order):
-        hospital.site.orders.append(order)
-        raise TrainingError("a loss that is not finite")
-
-    monkeypatch.setattr(hospital.site, "train", fail)
-    assert hospital.ask(asking(launch, Kind.TRAIN)).error == Error(100, "VG50")
-    for seed in range(1, 6):
-        hospital.refuses(asking(launch, Kind.TRAIN, seed=seed), "VG45")
-    # the very same order may come again: the hospital may have mended something
-    assert hospital.ask(asking(launch, Kind.TRAIN)).error == Error(100, "VG50")
-    assert len(hospital.site.orders) == 2
-
-
-def test_a_dry_run_does_not_rehearse_a_round_with_other_weights(launch):
-    hospital = Hospital(dry_run=True)
-    assert hospital.ask(asking(launch, Kind.TRAIN)).error == Error(100, "VG44")
-    for seed in range(1, 4):
-        hospital.refuses(asking(launch, Kind.TRAIN, seed=seed), "VG45")
-    assert len(hospital.site.rehearsed) == 1
-
-
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [({"dry_run": True}, "VG44"), ({"runs": []}, "VG40"), ({"metrics": False}, None)],
-)
-def test_what_was_forbidden_while_a_round_trained_does_not_leave(
-    launch, monkeypatch, change, code
-):
-    hospital = Hospital()
-    train = hospital.site.train
-
-    def slowly(order):
-        outcome = train(order)
-        hospital.site.policy = replace(hospital.site.policy, **change)
-        return outcome
-
-    monkeypatch.setattr(hospital.site, "train", slowly)
-    reply = hospital.ask(asking(launch, Kind.TRAIN))
-    if code is None:
-        assert "loss-sum" not in reply.content["numbers"]
-    else:
-        assert reply.error == Error(100, code)
-
-
-def test_a_run_that_was_denied_while_it_trained_gets_no_answer(launch, monkeypatch):
-    hospital = Hospital()
-    train = hospital.site.train
-
-    def slowly(order):
-        Approvals(hospital.site.folder).deny("toy-1", "A. Officer", datetime.now(UTC))
-        return train(order)
-
-    monkeypatch.setattr(hospital.site, "train", slowly)
-    assert hospital.ask(asking(launch, Kind.TRAIN)).error == Error(100, "VG42")
-
-
-def test_what_was_refused_is_not_looked_into(launch, monkeypatch):
-    """Its plan may be of any size, and anybody's."""
-    from client.site import look_of
-
-    hospital = Hospital()
-    monkeypatch.setattr("client.site.plan_of", lambda words: pytest.fail("read"))
-    monkeypatch.setattr(hospital.site, "schema", lambda plan: pytest.fail("built"))
-    message = _word(None, coordinator="", signature="")(asking(launch, Kind.TRAIN))
-    reply = hospital.ask(message)
-    reply.metadata.__dict__["_message_id"] = "m2"
-    look_of(hospital.site)(message, reply)
-
-
-def test_a_batch_that_shows_single_patients_is_refused(launch):
-    hospital = Hospital(min_batch=8)
-    hospital.refuses(_plan(align__batch=1)(asking(launch, Kind.TRAIN)), "VG40")
-    hospital.refuses(_plan(generate__batch=7)(asking(launch, Kind.HELLO)), "VG40")
-    hospital.answered(asking(launch, Kind.TRAIN))
 
 
 def test_a_kind_that_cannot_be_served_is_named_as_unknown(launch):
