@@ -5,12 +5,16 @@ from dataclasses import replace
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord
+from flwr.supercore.task_identity import TaskIdentity
 
 import client.app
 from tests.federation.toys import (
     ToySite,
+    config,
+    prepare,
     raw,
     rewritten,
+    toys,
 )
 from vgmedgen.ranges import digest_of
 from vgmedgen.siteconfig import Policy
@@ -19,6 +23,14 @@ from vgmedgen.trust.signing import SigningKey
 
 KEY, STRANGER = SigningKey.make(), SigningKey.make()
 LONGEST = 400  # bytes of an error reply: a code and Flower's framing
+
+
+def announced(tmp_path, monkeypatch):
+    """A run that the coordinator prepared, in a process that may write its messages."""
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    asked = config(align_rounds=2, generate_rounds=3)
+    return prepare(tmp_path / "run", toys(), asked, key=KEY)
 
 
 class Hospital:

@@ -5,35 +5,24 @@ from datetime import UTC, datetime
 
 import pytest
 from flwr.app import Error
-from flwr.supercore.task_identity import TaskIdentity
 
 from client.approvals import Approvals
 from tests.federation.attacks import (
-    KEY,
     Hospital,
     _plan,
     _word,
+    announced,
 )
 from tests.federation.toys import (
     asking,
-    config,
-    prepare,
-    toys,
 )
 from vgmedgen.errors import TrainingError
 from vgmedgen.exchange.wire import Kind
 
 
-@pytest.fixture(autouse=True)
-def _server(monkeypatch):
-    for name in ("_run_id", "_node_id", "_task_id"):
-        monkeypatch.setattr(TaskIdentity, name, 1)
-
-
 @pytest.fixture
-def launch(tmp_path):
-    asked = config(align_rounds=2, generate_rounds=3)
-    return prepare(tmp_path / "run", toys(), asked, key=KEY)
+def launch(tmp_path, monkeypatch):
+    return announced(tmp_path, monkeypatch)
 
 
 def test_a_plan_that_means_different_things_to_different_readers_is_refused(launch):

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from flwr.app import Error
-from flwr.supercore.task_identity import TaskIdentity
 
 from client.approvals import Approvals
 from tests.federation.attacks import (
@@ -18,29 +17,20 @@ from tests.federation.attacks import (
     _plan,
     _values,
     _word,
+    announced,
 )
 from tests.federation.toys import (
     asking,
-    config,
-    prepare,
     rewritten,
     signed,
-    toys,
 )
 from vgmedgen.exchange.wire import Kind
 from vgmedgen.trust.journal import Journal
 
 
-@pytest.fixture(autouse=True)
-def _server(monkeypatch):
-    for name in ("_run_id", "_node_id", "_task_id"):
-        monkeypatch.setattr(TaskIdentity, name, 1)
-
-
 @pytest.fixture
-def launch(tmp_path):
-    asked = config(align_rounds=2, generate_rounds=3)
-    return prepare(tmp_path / "run", toys(), asked, key=KEY)
+def launch(tmp_path, monkeypatch):
+    return announced(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
