@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from client.ledger.cli import app as ledger
-from vgmedgen.cli import run_cli
+from vgmedgen.cli.shared import run_cli
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -48,6 +48,10 @@ def cautions(config: SiteConfig) -> list[str]:
         "stages is empty: no run is served": not rules.stages,
         "runs is empty: no run is served": not rules.runs,
         "dry_run is true: orders are answered by an error code only": rules.dry_run,
+        "ungated is true: images that nobody compared with this site's patients may be "
+        "taken out": rules.ungated,
+        "identified_dicom is true: files with patients' names are read; names never "
+        "leave, but nobody checks what is burned into the pixels": rules.identified_dicom,
     }
     return [sentence for sentence, holds in found.items() if holds]
 
@@ -99,6 +103,13 @@ def _told(config: SiteConfig) -> dict[str, str]:
         "hours": f"Orders are served from {rules.hours.replace('-', ' to ')}, local time."
         if rules.hours
         else "Orders are served at any hour.",
+        "ungated": "Synthetic images may be kept without the release gate, marked as "
+        "not cleared."
+        if rules.ungated
+        else "No synthetic image is kept that the release gate has not compared.",
+        "identified_dicom": "DICOM files that name a patient may train."
+        if rules.identified_dicom
+        else "A DICOM file that names a patient is refused.",
     }
 
 

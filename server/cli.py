@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from vgmedgen.cli import run_cli
+from vgmedgen.cli.shared import run_cli
 from vgmedgen.process.logs import PRIVATE
 
 app = typer.Typer(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vgmedgen.cli import run_cli
+from vgmedgen.cli.shared import run_cli
 
 app = typer.Typer(
     add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False

@@ -79,6 +79,8 @@ class Policy:
     learning_rate: float = 0.1  # the highest that a run may ask for
     exchange: str = ""  # digest of the exchange schema; empty: the one of this base
     hours: str = ""  # such as 20:00-06:00, local time; empty: always
+    ungated: bool = False  # synthetic images that no gate compared may be kept
+    identified_dicom: bool = False  # DICOM files that name a patient may train
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -112,6 +114,18 @@ class Policy:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SiteGate:
+    """How synthetic images are compared with this hospital's own."""
+
+    false_alarms: float = 0.01  # share of images that are no copies, yet are held back
+    features: str = "base"  # what the base's encoders see, or a folder of a vision model
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        within("gate", 0.0005, 0.2, false_alarms=self.false_alarms)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SiteConfig:
     """What `site.yaml` says; only the hospital writes it."""
 
@@ -125,6 +139,7 @@ class SiteConfig:
     privacy: SitePrivacy = field(default_factory=SitePrivacy)
     policy: Policy = field(default_factory=Policy)
     coordinator: Coordinator = field(default_factory=Coordinator)
+    gate: SiteGate = field(default_factory=SiteGate)
     device: str = "auto"  # auto | cpu | cuda
 
     def __post_init__(self) -> None:

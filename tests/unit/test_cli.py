@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from simulations.cli import app as simulate_app
-from vgmedgen.cli import app, run_cli
+from vgmedgen.cli import app
+from vgmedgen.cli.shared import run_cli
 from vgmedgen.errors import ConfigError
 from vgmedgen.training.public import base_for
 

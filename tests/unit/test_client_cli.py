@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from client.cli import app
-from vgmedgen.cli import run_cli
+from vgmedgen.cli.shared import run_cli
 from vgmedgen.configfile import load_run, save
 from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of

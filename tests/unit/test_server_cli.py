@@ -12,7 +12,7 @@ from server.cli import app
 from server.kits import Kits
 from server.looking import Looking
 from tests.unit import status_example as example
-from vgmedgen.cli import run_cli
+from vgmedgen.cli.shared import run_cli
 from vgmedgen.errors import (
     ConfigError,
     StateError,

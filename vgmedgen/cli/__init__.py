@@ -1,0 +1,30 @@
+"""`vgmedgen`: what anyone with images, a base bundle or a release can do.
+
+Exit 0 done, 1 refused (one line: what, where, limit, what to do, code), 2 misuse. Heavy
+imports happen inside the verbs, so that `--help` stays fast.
+"""
+
+import typer
+
+from vgmedgen.cli import audit, base, data, release, synthesize
+from vgmedgen.cli.shared import run_cli
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(base.app, name="base")
+app.add_typer(data.app, name="data")
+app.add_typer(release.app, name="release")
+app.command(
+    epilog="example: vgmedgen synthesize --model site/releases/0123abcd/pipeline "
+    "--prompts prompts.csv --out synthetic"
+)(synthesize.synthesize)
+app.command(epilog="example: vgmedgen audit runs/demo/sites/hospital-a")(audit.audit)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    run_cli(app, "vgmedgen")
