@@ -26,6 +26,9 @@ from flwr.proto.runtime_pb2 import AcquireTaskRequest
 from flwr.supercore.constant import TaskType
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable.inflatable_utils import (
+    pull_and_inflate_object_from_tree,
+)
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -179,9 +182,6 @@ def run_tasks(port: int, secret: bytes, answering: Answering) -> None:
         answering: makes the replies.
     """
     unfolding.limit(Array)
-    run_clientapp.pull_and_inflate_object_from_tree = partial(
-        run_clientapp.pull_and_inflate_object_from_tree, max_time=PULL_S
-    )
     client = _client(
         port,
         "SuperExec",
@@ -189,19 +189,25 @@ def run_tasks(port: int, secret: bytes, answering: Answering) -> None:
             master_secret=secret, protected_methods={_ACQUIRE}
         ),
     )
-    while True:
-        # every kind of task: one that nobody took would block the node for ever
-        asked = AcquireTaskRequest(supported_task_types=[str(t) for t in TaskType])
-        try:
-            told = client.AcquireTask(asked)
-        except httpx.HTTPError:
-            time.sleep(1.0)  # the SuperNode is being restarted
-            continue
-        if not told.HasField("task") or not told.token:
-            time.sleep(POLL_S)
-            continue
-        log.info(TAKEN)
-        _run_one(port, told.token, str(told.task.type), answering)
+    pull = partial(pull_and_inflate_object_from_tree, max_time=PULL_S)
+    with mock.patch.object(run_clientapp, "pull_and_inflate_object_from_tree", pull):
+        while True:
+            _run_next(client, port, answering)
+
+
+def _run_next(client: RuntimeHttpClient, port: int, answering: Answering) -> None:
+    # every kind of task: one that nobody took would block the node for ever
+    asked = AcquireTaskRequest(supported_task_types=[str(t) for t in TaskType])
+    try:
+        told = client.AcquireTask(asked)
+    except httpx.HTTPError:
+        time.sleep(1.0)  # the SuperNode is being restarted
+        return
+    if not told.HasField("task") or not told.token:
+        time.sleep(POLL_S)
+        return
+    log.info(TAKEN)
+    _run_one(port, told.token, str(told.task.type), answering)
 
 
 def _run_one(port: int, token: str, kind: str, answering: Answering) -> None:
