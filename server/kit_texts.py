@@ -57,7 +57,8 @@ privacy:
   delta: 1.0e-5 # at which epsilon is counted; far below 1 / units
 
 policy:
-  # Only runs that one of these keys has signed are served (coordinator.pub).
+  # Only runs that one of these keys has signed are served, and only releases that one of
+  # them has signed are installed (coordinator.pub).
   coordinators:
     - {coordinator}
   approval: required # a run waits for `vgmedgen-client approve RUN`; none: it does not
@@ -78,6 +79,8 @@ policy:
   # learning_rate: {learning_rate:g} # the highest that a run may ask for
   # exchange: "" # digest of the list of what may leave; empty: as this base has it
   # hours: "" # such as 20:00-06:00, local time; empty: always
+  # ungated: false # true: synthetic images that no gate compared may be kept
+  # identified_dicom: false # true: DICOM files that name a patient may train
 """
 
 
