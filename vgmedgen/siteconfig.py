@@ -118,7 +118,7 @@ class SiteGate:
     """How synthetic images are compared with this hospital's own."""
 
     false_alarms: float = 0.01  # share of images that are no copies, yet are held back
-    features: str = "base"  # what the base's encoders see, or a folder of a vision model
+    features: str = "base"  # what the base sees in an image; or a vision model's folder
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -179,7 +179,8 @@ def test_a_policy_in_which_everything_is_set_has_no_default(site):
 policy: {coordinators: [], runs: [a, b], stages: [align], approval: none, dry_run: true,
   metrics: false, dp: refused, epsilon_per_run: 1, min_units: 3, rounds_per_run: 4,
   min_heldout: 2, min_batch: 2,
-  rounds_per_day: 5, steps_per_round: 6, learning_rate: 0.01, hours: "", ungated: false, identified_dicom: false,
+  rounds_per_day: 5, steps_per_round: 6, learning_rate: 0.01, hours: "",
+  ungated: false, identified_dicom: false,
   exchange: eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee}
 """
     )

@@ -14,7 +14,9 @@ class Ask:
     `towards` moves both by `share` of the way to those of a third.
     """
 
-    number: int  # of the image in its job, from 0; decides which images are drawn together
+    number: (
+        int  # of the image in its job, from 0; decides which images are drawn together
+    )
     prompt: str  # caption
     seed: int  # of its noise
     anatomy: str = ""  # caption whose anatomy is taken; empty: that of `prompt`
@@ -30,7 +32,9 @@ class Drawn:
 
     ask: Ask
     pixels: NDArray[np.uint8]  # (H, W, 3)
-    mask: NDArray[np.uint8] | None = None  # (H, W) of 0 and 1; None where none was asked
+    mask: NDArray[np.uint8] | None = (
+        None  # (H, W) of 0 and 1; None where none was asked
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
