@@ -36,7 +36,6 @@ from vgmedgen.privacy.ledger import FILE as LEDGER
 from vgmedgen.privacy.ledger import Ledger
 from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.release.install import install
-from vgmedgen.release.signature import Signature
 from vgmedgen.siteconfig import (
     FILE,
     Policy,
@@ -113,10 +112,7 @@ class Site:
     @cached_property
     def datasets(self) -> tuple[Dataset, ...]:
         """What the adapters read, cut to the site's units."""
-        let = self.policy.identified_dicom
-        return tuple(
-            _read(source, self.folder, identified=let) for source in self.config.sources
-        )
+        return tuple(_read(source, self.folder) for source in self.config.sources)
 
     @cached_property
     def samples(self) -> Samples:
@@ -343,13 +339,12 @@ class Site:
         units = samples.units
         return Outcome(state={}, units=units, loss_sum=units * losses.mean().item())
 
-    def install(
-        self, order: Order, manifest: str, signature: Signature | None = None
-    ) -> str:
-        """Install a release whose signature was checked; returns its digest."""
+    def install(self, order: Order, manifest: str) -> str:
+        """Install a release that came with its weights; returns its digest."""
         told: Mapping[str, Any] = json.loads(manifest)
-        place, weights = self.folder / "releases", order.weights
-        return install(place, self.bundle, order.plan, weights, told, signature)
+        return install(
+            self.folder / "releases", self.bundle, order.plan, order.weights, told
+        )
 
 
 @lru_cache(maxsize=64)
@@ -382,12 +377,10 @@ def _bench(folder: str, digest: str, plan: Plan, device: str) -> Workbench:
     return Workbench.open(bundle, plan, torch.device(device))
 
 
-def _read(source: SiteSource, folder: Path, *, identified: bool) -> Dataset:
+def _read(source: SiteSource, folder: Path) -> Dataset:
     root = (folder / source.root).resolve()
     captions = (folder / source.captions).resolve() if source.captions else None
-    dataset = adapters.read(
-        source.dataset, root, captions=captions, identified=identified
-    )
+    dataset = adapters.read(source.dataset, root, captions=captions)
     if source.units is None:
         return dataset
     chosen = dataset.only(source.units)

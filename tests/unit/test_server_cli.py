@@ -48,7 +48,6 @@ def kits(tmp_path):
         ["run"],
         ["status"],
         ["stop"],
-        ["publish"],
         ["audit", "verify"],
         ["audit", "show"],
     ],

@@ -20,10 +20,6 @@ EVENTS = frozenset(
         "deny",
         "register",  # a node's key, at the coordinator
         "renew",  # a certificate
-        "install",  # a release
-        "use",
-        "roll-back",
-        "remove",
         "mended",  # this log, after a crash in the middle of a line
     }
 )
@@ -51,7 +47,6 @@ WHY = (
     "size",
     "last-look",
     "training",
-    "release",
     "unforeseen",
     "signal",
     "crashed",
