@@ -1,5 +1,8 @@
 """The Flower client app of a site: one handler per kind of message."""
 
+import json
+from collections.abc import Mapping
+
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
@@ -7,6 +10,13 @@ from client import answers
 from client.contract import OpenSite, Site
 from client.gate import guard
 from client.ingress import order_of, plan_of, words_of
+from client.runfiles import AUDIT
+from vgmedgen.errors import ReleaseError, TrustError
+from vgmedgen.ranges import digest_of
+from vgmedgen.release.signature import Signature, check
+from vgmedgen.siteconfig import Policy
+from vgmedgen.trust.journal import Journal
+from vgmedgen.trust.warrant import COORDINATOR
 
 
 class GuardedApp(ClientApp):
@@ -60,11 +70,51 @@ def build(open_site: OpenSite) -> ClientApp:
     def install(message: Message, context: Context) -> Message:
         """Install a release for synthesis on site."""
         site = open_site(context)
-        order = order_of(message, site)
-        digest = site.install(order, words_of(message)["manifest"])
+        order, words = order_of(message, site), words_of(message)
+        signature = signature_of(words, site.policy)
+        digest = site.install(order, words["manifest"], signature)
+        Journal(site.folder / AUDIT).add(
+            "install",
+            run=order.run,
+            digest=digest_of(json.loads(words["manifest"])),
+            coordinator=words[COORDINATOR],
+            decision="accepted",
+        )
         return answers.installed(message, site, order, digest)
 
     return app
+
+
+def signature_of(words: Mapping[str, str], policy: Policy) -> Signature | None:
+    """The signature of a release, by the coordinator who sent it; None where nobody signs.
+
+    The release outlives its message, so it needs a signature of its own.
+
+    Raises:
+        PolicyError: if it is not signed, or by a coordinator that is not trusted.
+        ReleaseError: if it is no signature, or another release's.
+        TrustError: if it is not by the coordinator of the message, or wrong.
+    """
+    coordinator, said = words[COORDINATOR], words["release-signature"]
+    found = Signature.from_json(said) if said else None
+    if found is None and not coordinator:
+        return None  # a simulation, whose messages are not signed either
+    if found is not None and found.coordinator != coordinator:
+        raise TrustError(
+            f"the release is signed by {found.coordinator[:16]}, its message by "
+            f"{coordinator[:16] or 'nobody'}; nothing was installed"
+        )
+    trusted = [
+        key for key in policy.coordinators or [coordinator] if key == coordinator
+    ]
+    try:
+        manifest = json.loads(words["manifest"])
+    except ValueError:
+        raise ReleaseError(
+            "the manifest of the release is not JSON; nothing was installed"
+        ) from None
+    check(found, manifest, trusted)
+    return found
 
 
 def _open_site(context: Context) -> Site:

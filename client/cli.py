@@ -12,6 +12,9 @@ from typing import Annotated
 import typer
 
 from client.ledger.cli import app as ledger
+from client.models.cli import app as models
+from client.models.cli import install
+from client.options import HERE, AsJson, By, Where, folder_of, officer
 from vgmedgen.cli.shared import run_cli
 
 app = typer.Typer(
@@ -26,16 +29,10 @@ audit = typer.Typer(no_args_is_help=True, help="What came in and went out, in a 
 app.add_typer(policy, name="policy")
 app.add_typer(ledger, name="ledger")
 app.add_typer(audit, name="audit")
+app.add_typer(models, name="models")
+app.command(epilog="example: vgmedgen-client install demo-1a2b3c4d.vgrel")(install)
 
-Where = Annotated[
-    Path, typer.Option("--site", help="the site's site.yaml, or the folder it lies in")
-]
-By = Annotated[
-    str, typer.Option("--by", help="who decides; default: the name of the login")
-]
 Run = Annotated[str, typer.Argument(help="id of the run")]
-AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
-HERE = Path("site.yaml")
 
 
 @app.callback()
@@ -58,7 +55,7 @@ def keygen(site: Where = HERE) -> None:
     """Make this site's own key; only its public half is sent to the coordinator."""
     from vgmedgen.trust.nodekeys import fingerprint, make, public_bytes
 
-    path = _key_path(_folder(site))
+    path = _key_path(folder_of(site))
     line = make(path)
     print(line)
     print(f"fingerprint {fingerprint(public_bytes(line))}")
@@ -73,7 +70,7 @@ def check(site: Where = HERE, as_json: AsJson = False) -> None:
 
     from client.preflight import examine
 
-    found = examine(_folder(site))
+    found = examine(folder_of(site))
     if as_json:
         print(json.dumps([vars(one) for one in found], indent=2))
     else:
@@ -95,7 +92,7 @@ def start(
     """Serve the coordinator's runs until Ctrl-C or SIGTERM."""
     from client.supervisor import serve
 
-    serve(_folder(site), as_json=as_json)
+    serve(folder_of(site), as_json=as_json)
 
 
 @policy.command("show", epilog="example: vgmedgen-client policy show --site site.yaml")
@@ -104,7 +101,7 @@ def policy_show(site: Where = HERE) -> None:
     from client.sentences import given_in, sentences
     from vgmedgen.siteconfig import FILE, load_config
 
-    path = _folder(site) / FILE
+    path = folder_of(site) / FILE
     config = load_config(path)
     for sentence in sentences(config, given_in(path.read_text())):
         print(sentence)
@@ -118,7 +115,7 @@ def policy_validate(site: Where = HERE) -> None:
     from client.sentences import cautions
     from vgmedgen.siteconfig import FILE, load_config
 
-    path = _folder(site) / FILE
+    path = folder_of(site) / FILE
     found = cautions(load_config(path))
     for sentence in found:
         print(f"! {sentence}")
@@ -132,7 +129,7 @@ def runs(site: Where = HERE, as_json: AsJson = False) -> None:
 
     from client.standing import run_rows, table
 
-    rows = run_rows(_folder(site))
+    rows = run_rows(folder_of(site))
     if as_json:
         print(json.dumps(rows, indent=2))
     elif rows:
@@ -158,7 +155,7 @@ def approve(
     from vgmedgen.errors import ApprovalError
     from vgmedgen.trust.journal import Journal
 
-    folder, name = _folder(site), _officer(by)
+    folder, name = folder_of(site), officer(by)
     approvals = Approvals(folder)
     found = approvals.of(run)
     if not found.asks:
@@ -194,7 +191,7 @@ def deny(run: Run, site: Where = HERE, by: By = "") -> None:
     from client.runfiles import AUDIT, named
     from vgmedgen.trust.journal import Journal
 
-    folder, name = _folder(site), _officer(by)
+    folder, name = folder_of(site), officer(by)
     Journal(folder / AUDIT).add(
         "deny", run=named(run), decision="denied", approved_by=name
     )
@@ -210,7 +207,7 @@ def audit_verify(site: Where = HERE) -> None:
     from client.runfiles import AUDIT
     from vgmedgen.trust.lines import verified
 
-    for line in verified(_folder(site) / AUDIT):
+    for line in verified(folder_of(site) / AUDIT):
         print(line)
 
 
@@ -226,20 +223,8 @@ def audit_show(
     from client.runfiles import AUDIT
     from vgmedgen.trust.lines import shown
 
-    for line in shown(_folder(site) / AUDIT, run=run, as_json=as_json):
+    for line in shown(folder_of(site) / AUDIT, run=run, as_json=as_json):
         print(line)
-
-
-def _folder(site: Path) -> Path:
-    from vgmedgen.errors import ConfigError
-
-    if site.is_dir():
-        return site
-    if site.name != HERE.name or not site.parent.is_dir():
-        raise ConfigError(
-            f"{site} is no site: --site takes a folder, or the site.yaml that lies in it"
-        )
-    return site.parent
 
 
 def _key_path(folder: Path) -> Path:
@@ -259,20 +244,3 @@ def _key_path(folder: Path) -> Path:
             told = " ".join(str(error).split())
             raise ConfigError(f"{path} is not YAML: {told}") from None
     return folder / str(key or Coordinator().key)
-
-
-def _officer(by: str) -> str:
-    """The name that stands beside a decision."""
-    import getpass
-    import re
-
-    from vgmedgen.errors import ConfigError
-    from vgmedgen.trust.facts import FACTS
-
-    name = by or getpass.getuser()
-    if not re.fullmatch(FACTS["approved_by"], name):
-        raise ConfigError(
-            f"'{name[:60]}' cannot stand beside a decision: letters, blanks, dots, "
-            "hyphens and apostrophes, at most 60; say who decides: --by 'A. Officer'"
-        )
-    return name

@@ -8,6 +8,7 @@ from flwr.app import Context
 
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.plan import Plan
+from vgmedgen.release.signature import Signature
 from vgmedgen.siteconfig import Policy, SitePrivacy
 from vgmedgen.training.order import Order, Outcome
 
@@ -61,7 +62,9 @@ class Site(Protocol):
         """Held-out units and loss sum of the order's weights; the state is empty."""
         ...
 
-    def install(self, order: Order, manifest: str) -> str:
+    def install(
+        self, order: Order, manifest: str, signature: Signature | None = None
+    ) -> str:
         """Install a release from its weights and manifest, JSON; returns its digest."""
         ...
 

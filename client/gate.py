@@ -57,6 +57,7 @@ _WHY = {
     "VG44": "dry-run",
     "VG45": "replay",
     "VG50": "training",
+    "VG60": "release",
     "VG70": "signature",
 }
 

@@ -3,20 +3,25 @@
 import json
 import logging
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from server.facts import facts
 from server.launch import Launch
 from server.orders import Orders
 from server.post import Post
 from server.registry import Registry
 from server.strategy import Strategy
 from server.weights import Weights
-from vgmedgen.errors import ConfigError, StateError
+from vgmedgen.errors import ConfigError, StateError, VGMedGenError
 from vgmedgen.exchange.payload import on_wire
+from vgmedgen.files import write_text
 from vgmedgen.ranges import digest_of
+from vgmedgen.release.signature import FILE, Signature, check, sign
 from vgmedgen.trust.signing import SigningKey
 
 log = logging.getLogger(__name__)
@@ -35,7 +40,7 @@ def build(publish: Publish, key: SigningKey | None = None) -> ServerApp:
 
     Args:
         publish: writes the release.
-        key: signs every message; a simulation has none.
+        key: signs every message, and the release; a simulation has none.
     """
     app = ServerApp()
 
@@ -70,49 +75,51 @@ def build(publish: Publish, key: SigningKey | None = None) -> ServerApp:
         manifest = publish(
             launch.folder / RELEASE, launch, facts(launch, registry), weights
         )
+        signature = sign_release(launch.folder, json.loads(manifest), key)
         log.info("release of run %s is in %s", launch.run, launch.folder / RELEASE)
         registry.installed(
-            digest_of(json.loads(manifest)), strategy.install(manifest, weights)
+            digest_of(json.loads(manifest)),
+            strategy.install(manifest, signature, weights),
         )
 
     return app
 
 
-def facts(launch: Launch, registry: Registry) -> dict[str, object]:
-    """What a release tells of its run; the same for every time it is published."""
-    federation = launch.config.federation
-    took_part = {
-        site
-        for record in registry.rounds()
-        if record["counted"]
-        for site in record["sites"]
-    }
-    told: dict[str, object] = {
-        "run": launch.run,
-        "experiment": launch.config.experiment,
-        "config": launch.config.digest,
-        "rounds": federation.rounds,
-        "align_rounds": federation.align_rounds,
-        "generate_rounds": federation.generate_rounds,
-        "sites": sorted(took_part),
-    }
-    privacy = launch.config.privacy
-    if privacy.enabled:
-        told["privacy"] = {
-            "epsilon": privacy.epsilon,
-            "delta": privacy.delta,
-            "unit": privacy.unit,
-            "spent": _spent(registry),
-        }
-    return told
+def sign_release(
+    folder: Path, manifest: Mapping[str, Any], key: SigningKey | None
+) -> str:
+    """Sign the release of the run in `folder`; a simulation, without a key, signs nothing.
+
+    A run that is taken up again makes the same release: it keeps signature and date, so
+    that its sites get the very message that some of them have answered.
+
+    Returns:
+        The signature, JSON; empty without a key.
+
+    Raises:
+        StateError: if it cannot be written.
+    """
+    if key is None:
+        return ""
+    # publishing replaces the release's folder: what must outlive that lies beside it
+    path = folder / FILE
+    found = _signed_before(path, manifest, key)
+    if found is None:
+        found = sign(manifest, key, datetime.now(UTC))
+        write_text(path, found.to_json())
+    write_text(folder / RELEASE / FILE, found.to_json())
+    return found.to_json()
 
 
-def _spent(registry: Registry) -> dict[str, float]:
-    """What each site said last that it had spent, over all its runs."""
-    found: dict[str, float] = {}
-    for record in registry.rounds():
-        found |= record["epsilon"]
-    return dict(sorted(found.items()))
+def _signed_before(
+    path: Path, manifest: Mapping[str, Any], key: SigningKey
+) -> Signature | None:
+    try:
+        found = Signature.from_json(path.read_text())
+        check(found, manifest, [key.public])
+    except (OSError, ValueError, VGMedGenError):
+        return None  # not signed yet, another release's, or damaged
+    return found
 
 
 def publish_release(

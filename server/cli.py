@@ -232,6 +232,38 @@ def stop(
     print(f"run {name} is stopped; what its rounds made stays")
 
 
+@app.command(
+    epilog="example: vgmedgen-server publish demo-1a2b3c4d --kits kits/ --out releases"
+)
+def publish(
+    name: Annotated[str, typer.Argument(help="id of the run", metavar="RUN")],
+    out: Annotated[
+        Path, typer.Option(help="folder of releases; nothing in it is overwritten")
+    ],
+    folder: Folder = KITS,
+) -> None:
+    """Write the signed release of a finished run as a folder, and as one file.
+
+    Every byte is checked first. No server needs to run. A hospital that was offline
+    when the run ended installs the file.
+    """
+    from server.kits import Kits
+    from server.publish import publish as write
+
+    done = write(Kits.open(folder, serving=False), name, out)
+    print(f"release      {done.digest}")
+    print(f"signed on    {done.created}")
+    print(f"signed by    {done.coordinator}")
+    print(f"folder       {done.folder}")
+    print(f"file         {done.file}{'  (was there already)' * done.told_before}")
+    print("next: send the file to every hospital that was offline, by any way; there")
+    print(f"  vgmedgen-client install {done.file.name} --site site.yaml")
+    print(
+        f"tell them by telephone: release {done.digest[:16]}, signed by "
+        f"{done.coordinator[:16]}; their policy.coordinators lists that key"
+    )
+
+
 @audit.command("verify", epilog="example: vgmedgen-server audit verify --kits kits/")
 def audit_verify(folder: Folder = KITS) -> None:
     """Check every line of the audit log and its place in the chain."""

@@ -87,6 +87,9 @@ def daily() -> Html:
         ("check the audit log", _code("audit verify"), "whether a line was changed"),
         ("see what may happen", _code("policy show"), "limits, in plain sentences"),
         ("withdraw from a run", _code("deny RUN"), "nothing leaves for it any more"),
+        ("see the installed releases", _code("models"), "run, signer, the one in use"),
+        ("take the one before again", _code("models roll-back"), "which is in use"),
+        ("install one that came by hand", _code("install FILE"), "its signer and date"),
     )
     return section(
         "daily",

@@ -41,7 +41,12 @@ class Orders:
         return self._signed(Kind.HELLO, self._words())
 
     def order(
-        self, kind: Kind, number: int, weights: Weights, manifest: str = ""
+        self,
+        kind: Kind,
+        number: int,
+        weights: Weights,
+        manifest: str = "",
+        signature: str = "",
     ) -> RecordDict:
         """Ask a site to train, evaluate or install.
 
@@ -50,13 +55,14 @@ class Orders:
             number: round, from 1.
             weights: both groups.
             manifest: of the release, JSON; where `kind` is install.
+            signature: of the release, JSON; empty in a simulation.
 
         Raises:
             ExchangeError: if the weights are not the schema's, or not finite in float16.
         """
         words = self._words() | round_words(self.launch, number)
         if manifest:
-            words["manifest"] = manifest
+            words |= {"manifest": manifest, "release-signature": signature}
         flats = ArrayRecord(
             {
                 group: Array(pack(weights[group], specs))

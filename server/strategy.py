@@ -127,11 +127,14 @@ class Strategy:
         log.info("%s", told(record, self._launch.config.privacy))
         return weights
 
-    def install(self, manifest: str, weights: Weights) -> dict[str, str]:
+    def install(
+        self, manifest: str, signature: str, weights: Weights
+    ) -> dict[str, str]:
         """Send the release to every site that is there.
 
         Args:
             manifest: of the release, JSON.
+            signature: of the release, JSON; empty in a simulation.
             weights: its tensors, as they arrive.
 
         Returns:
@@ -139,7 +142,7 @@ class Strategy:
         """
         number = self._launch.config.federation.rounds
         sites = self._roster.gather(first=False)
-        content = self._orders.order(Kind.INSTALL, number, weights, manifest)
+        content = self._orders.order(Kind.INSTALL, number, weights, manifest, signature)
         answers = self._ask(Kind.INSTALL, number, sites, content)
         installed = {n: reply.words["release"] for n, reply in answers.accepted.items()}
         for name, code in sorted(answers.left_out.items()):

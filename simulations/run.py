@@ -18,14 +18,16 @@ from server.launch import Launch
 from server.registry import Registry
 from simulations import engine, summary
 from simulations.sites import check_sources, make_sites
+from simulations.summary import Shown
 from vgmedgen import configfile
 from vgmedgen.base import Bundle
 from vgmedgen.config import RunConfig
 from vgmedgen.errors import ConfigError
 from vgmedgen.evaluation import report
-from vgmedgen.release.install import current
+from vgmedgen.release.store import Store
 from vgmedgen.site import Site
-from vgmedgen.synthesis.generate import Drawn, synthesize
+from vgmedgen.synthesis.asked import Ask
+from vgmedgen.synthesis.job import Options, synthesize
 from vgmedgen.training.loop import seed_of
 from vgmedgen.training.public import base_for
 
@@ -160,22 +162,41 @@ def twin(config: RunConfig, bundle: Bundle, sites: list[Site], run: Path) -> Non
     federate(free, bundle, copies, folder)
 
 
-def draw(site: Site, config: RunConfig) -> list[Drawn]:
-    """Synthesise at one site from captions of its held-out images."""
+def draw(site: Site, config: RunConfig) -> list[Shown]:
+    """Synthesise at one site from captions of its held-out images.
+
+    Where too few images are held out for a release gate, nothing is compared and every
+    image is marked so: a virtual site allows that, a hospital has to say it does.
+    """
     out = site.folder / "synthetic"
     shutil.rmtree(out, ignore_errors=True)
-    ask = config.synthesis
-    rows = chosen(len(site.heldout), ask.images)
-    return synthesize(
-        current(site.folder / "releases"),
-        [site.heldout.captions[row] for row in rows],
-        out,
-        seed=seed_of(config.seed, site.name, "synthesis") % 2**31,
-        steps=ask.steps,
-        guidance=ask.guidance,
-        batch=ask.batch,
-        device=str(site.device),
-    )
+    told, heldout = config.synthesis, site.heldout
+    first = seed_of(config.seed, site.name, "synthesis") % 2**31
+    asks = [
+        Ask(
+            number=number,
+            prompt=heldout.captions[row],
+            seed=first + number,
+            label=heldout.records[row].label,
+        )
+        for number, row in enumerate(chosen(len(heldout), told.images))
+    ]
+    model = Store(site.folder / "releases").current()
+    options = Options(steps=told.steps, guidance=told.guidance, device=str(site.device))
+    try:
+        result = synthesize(site, model, asks, out, options)
+    except ConfigError as error:
+        log.warning("%s: its images are not cleared: %s", site.name, error)
+        ungated = replace(options, gate=False)
+        result = synthesize(site, model, asks, out, ungated)
+    if result.report is not None:
+        log.info(
+            "%s: %d images cleared, %d in quarantine",
+            site.name,
+            len(result.cleared),
+            result.quarantined,
+        )
+    return [Shown(image, asks[int(image.stem)]) for image in result.kept]
 
 
 def chosen(count: int, images: int) -> list[int]:

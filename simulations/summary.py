@@ -25,11 +25,19 @@ from vgmedgen.privacy.accountant import spent
 from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.release.verify import digest, verify
 from vgmedgen.site import Site
-from vgmedgen.synthesis.generate import Drawn
+from vgmedgen.synthesis.asked import Ask
 
 TWIN = "without-dp"  # folder of a DP run's twin
 
 Phase = Callable[[str], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A synthetic image on disk, and what it was asked by."""
+
+    image: Path
+    ask: Ask
 
 
 @dataclass
@@ -104,7 +112,7 @@ def report_of(
     sites: Sequence[Site],
     run: Path,
     found: Measured,
-    drawn: Mapping[str, Sequence[Drawn]],
+    drawn: Mapping[str, Sequence[Shown]],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """The mapping behind the report page; also written as report.json."""
@@ -241,22 +249,23 @@ def _curves(site: Site, run: str) -> dict[str, list[list[float]]]:
     return curves
 
 
-def _pairs(site: Site, drawn: Sequence[Drawn]) -> list[dict[str, Any]]:
+def _pairs(site: Site, drawn: Sequence[Shown]) -> list[dict[str, Any]]:
     """Synthetic images beside the held-out images whose captions they were drawn from."""
     heldout, pairs = site.heldout, []
     rows = {caption: row for row, caption in enumerate(heldout.captions)}
     for one in drawn:
-        pixels, _ = heldout.pixels([rows[one.prompt]])
-        path = one.image.parent / "real" / one.image.name
-        path.parent.mkdir(exist_ok=True)
+        pixels, _ = heldout.pixels([rows[one.ask.prompt]])
+        # not below the synthetic images, which may be handed on
+        path = site.folder / "real" / one.image.name
+        path.parent.mkdir(exist_ok=True, mode=0o700)
         picture = images.as_uint8(pixels[0]).permute(1, 2, 0).numpy()
         Image.fromarray(picture).save(path)
         pairs.append(
             {
                 "real": str(path),
                 "synthetic": str(one.image),
-                "caption": one.prompt,
-                "seed": one.seed,
+                "caption": one.ask.prompt,
+                "seed": one.ask.seed,
             }
         )
     return pairs

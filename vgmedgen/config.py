@@ -176,11 +176,10 @@ class SynthesisConfig:
     images: int = 12  # per site, one per caption
     steps: int = 25  # denoising steps
     guidance: float = 2.0
-    batch: int = 16
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        positive("synthesis", images=self.images, steps=self.steps, batch=self.batch)
+        positive("synthesis", images=self.images, steps=self.steps)
         within("synthesis", 1, 30, guidance=self.guidance)
 
 

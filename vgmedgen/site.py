@@ -36,6 +36,7 @@ from vgmedgen.privacy.ledger import FILE as LEDGER
 from vgmedgen.privacy.ledger import Ledger
 from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.release.install import install
+from vgmedgen.release.signature import Signature
 from vgmedgen.siteconfig import (
     FILE,
     Policy,
@@ -112,7 +113,10 @@ class Site:
     @cached_property
     def datasets(self) -> tuple[Dataset, ...]:
         """What the adapters read, cut to the site's units."""
-        return tuple(_read(source, self.folder) for source in self.config.sources)
+        let = self.policy.identified_dicom
+        return tuple(
+            _read(source, self.folder, identified=let) for source in self.config.sources
+        )
 
     @cached_property
     def samples(self) -> Samples:
@@ -339,12 +343,13 @@ class Site:
         units = samples.units
         return Outcome(state={}, units=units, loss_sum=units * losses.mean().item())
 
-    def install(self, order: Order, manifest: str) -> str:
-        """Install a release that came with its weights; returns its digest."""
+    def install(
+        self, order: Order, manifest: str, signature: Signature | None = None
+    ) -> str:
+        """Install a release whose signature was checked; returns its digest."""
         told: Mapping[str, Any] = json.loads(manifest)
-        return install(
-            self.folder / "releases", self.bundle, order.plan, order.weights, told
-        )
+        place, weights = self.folder / "releases", order.weights
+        return install(place, self.bundle, order.plan, weights, told, signature)
 
 
 @lru_cache(maxsize=64)
@@ -377,10 +382,12 @@ def _bench(folder: str, digest: str, plan: Plan, device: str) -> Workbench:
     return Workbench.open(bundle, plan, torch.device(device))
 
 
-def _read(source: SiteSource, folder: Path) -> Dataset:
+def _read(source: SiteSource, folder: Path, *, identified: bool) -> Dataset:
     root = (folder / source.root).resolve()
     captions = (folder / source.captions).resolve() if source.captions else None
-    dataset = adapters.read(source.dataset, root, captions=captions)
+    dataset = adapters.read(
+        source.dataset, root, captions=captions, identified=identified
+    )
     if source.units is None:
         return dataset
     chosen = dataset.only(source.units)

@@ -7,7 +7,7 @@ from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.exchange.wire import DOWN, UP, Kind
 
 GOLDEN = """
-protocol 3, tensors float16, flat, sorted by name
+protocol 4, tensors float16, flat, sorted by name
 
 every order has these words, and those below
   base coordinator exchange plan plan-digest protocol run signature
@@ -21,7 +21,7 @@ down evaluate
   order    round stage turn
   weights  mapper lora
 down query.install
-  order    manifest round stage turn
+  order    manifest release-signature round stage turn
   weights  mapper lora
 
 up   query.hello
@@ -53,7 +53,7 @@ PRIVATE = {
     Kind.EVALUATE: "nothing: it is neither asked nor answered",
 }
 
-DIGEST = "4244a6558f79312f82b745aa4cd7ab74bc4bec5ccfb2333005b3e9659f205cdb"
+DIGEST = "eb8963ecfb983ce40e91290518aaf183c553437d99defc1ad17e522ab121c3d1"
 
 
 def told():

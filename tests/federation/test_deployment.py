@@ -1,6 +1,7 @@
 """A coordinator and three hospitals over TLS, started and attacked as real processes."""
 
 import json
+import shutil
 import socket
 import ssl
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.federation.processes import BIN, Deployment, Recorder, command, wait
+from vgmedgen.files import tree_digests
 
 SHORT = ("federation.align_rounds=1", "federation.evaluate=false")
 PATIENT = "patient-Ana-Ortiz-1971"
@@ -84,6 +86,45 @@ def test_every_site_installs_the_same_release(place, first):
     for name in place.names:
         pointer = place.site(name) / "releases" / "current"
         assert told["manifest"].startswith(pointer.read_text())
+
+
+def test_a_site_lists_the_release_as_signed_by_its_coordinator(place, first):
+    key = (place.kits / "coordinator/coordinator.pub").read_text().strip()
+    for name in place.names:
+        site = place.site(name) / "site.yaml"
+        done = command("vgmedgen-client", "models", "--site", site, "--json")
+        (row,) = [row for row in json.loads(done.stdout) if row["run"] == first]
+        assert row["signed_by"] == key
+        assert row["created"].startswith("20")
+        told = command("vgmedgen-client", "models", "verify", "--site", site).stdout
+        assert f"✓ {row['name']}" in told
+        installed = [e for e in place.journal(name) if e["event"] == "install"]
+        assert row["digest"] in {e["digest"] for e in installed}
+
+
+def test_a_hospital_that_was_offline_installs_the_file_to_the_same_digest(
+    place, first, tmp_path
+):
+    out = tmp_path / "releases"
+    words = ("publish", first, "--kits", place.kits, "--out", out)
+    told = command("vgmedgen-server", *words).stdout
+    assert f"{first}.vgrel" in told
+    offline = tmp_path / "offline"
+    offline.mkdir()
+    shutil.copy(place.site("hospital-b") / "site.yaml", offline)
+    words = ("install", out / f"{first}.vgrel", "--site", offline / "site.yaml")
+    command("vgmedgen-client", *words, "--by", "A. Officer")
+    done = command("vgmedgen-client", "models", "--site", offline, "--json")
+    (row,) = json.loads(done.stdout)
+    folder = place.kits / "coordinator/state/runs" / first
+    assert (
+        row["digest"] == json.loads((folder / "installed.json").read_text())["manifest"]
+    )
+    assert row["current"]
+    here = offline / "releases" / row["name"] / "pipeline"
+    there = place.site("hospital-b") / "releases" / row["name"] / "pipeline"
+    same = tree_digests(there, leave_out=frozenset())
+    assert tree_digests(here, leave_out=frozenset()) == same
 
 
 def test_status_tells_who_is_there_and_what_came_of_every_round(place, first):

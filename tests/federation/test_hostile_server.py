@@ -12,6 +12,7 @@ from tests.federation.attacks import (
     ATTACKS,
     KEY,
     ON_SIGNATURES,
+    STRANGER,
     Hospital,
     _kind,
     _plan,
@@ -21,9 +22,11 @@ from tests.federation.attacks import (
 )
 from tests.federation.toys import (
     asking,
+    release_signature,
     rewritten,
     signed,
 )
+from vgmedgen.errors import ReleaseError
 from vgmedgen.exchange.wire import Kind
 from vgmedgen.trust.journal import Journal
 
@@ -95,6 +98,67 @@ def test_who_holds_the_server_but_not_the_key_can_change_nothing(launch, number,
         _word(None, signature=borrowed)(asking(launch, kind, number)), "VG70"
     )
     hospital.answered(asking(launch, kind, number))
+
+
+RELEASE = {"a": 1}  # what `asking` has installed
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("VG40", ""),
+        ("VG70", release_signature(STRANGER, RELEASE)),
+        ("VG60", release_signature(KEY, {"a": 2})),
+        ("VG60", '{"release": "nothing"}'),
+        ("VG60", release_signature(KEY, RELEASE).replace(", ", ",")),
+        ("VG70", release_signature(KEY, RELEASE).replace("2026-11", "2027-11")),
+        ("VG30", "signed"),
+        ("VG30", "{" + " " * 600 + "}"),
+    ],
+    ids=[
+        *("none", "a stranger's", "of another release", "no signature"),
+        *("written otherwise", "at another date", "no form", "too long"),
+    ],
+)
+def test_a_release_without_its_own_signature_is_refused_in_a_signed_message(
+    launch, code, said
+):
+    """Whoever has the key sign an order has not yet had a release signed."""
+    hospital = Hospital()
+    change = _word(KEY, **{"release-signature": said})
+    left = hospital.refuses(change(asking(launch, Kind.INSTALL)), code)
+    assert left["kind"] == "query.install"
+    hospital.answered(asking(launch, Kind.INSTALL))
+    ((_, _, signature),) = hospital.site.releases
+    assert signature.coordinator == KEY.public
+
+
+def test_an_installed_release_is_in_the_audit_log_with_its_digest(launch):
+    hospital = Hospital()
+    reply = hospital.answered(asking(launch, Kind.INSTALL))
+    arrived, installed, left = Journal(hospital.site.folder / "audit.jsonl").entries()
+    assert (arrived["event"], left["event"]) == ("in", "out")
+    assert (installed["event"], installed["decision"]) == ("install", "accepted")
+    assert installed["digest"] == reply.content["origin"]["release"]
+    assert installed["coordinator"] == KEY.public
+
+
+def test_a_site_whose_release_is_refused_says_so_in_its_log(launch):
+    hospital = Hospital()
+
+    def damaged(*_):
+        raise ReleaseError("files differ in /srv/ward-7")
+
+    hospital.site.install = damaged
+    left = hospital.refuses(asking(launch, Kind.INSTALL), "VG60")
+    assert (left["decision"], left["why"]) == ("refused", "release")
+    del hospital.site.install
+    hospital.answered(asking(launch, Kind.INSTALL))  # the right one may follow
+
+
+def test_a_manifest_that_is_no_json_is_refused_by_a_code_of_its_own(launch):
+    hospital = Hospital()
+    hospital.refuses(_word(manifest="{]}")(asking(launch, Kind.INSTALL)), "VG60")
 
 
 def test_a_kind_that_cannot_be_served_is_named_as_unknown(launch):

@@ -55,8 +55,13 @@ def test_a_run_merges_every_round_and_installs_its_release(tmp_path):
     assert set(installed["sites"]) == {"alpha", "beta", "gamma"}
     assert set(installed["sites"].values()) == {installed["manifest"]}
     for site in sites:
-        order, manifest = site.releases[0]
-        assert json.loads(manifest)["sites"] == ["alpha", "beta", "gamma"]
+        order, manifest, signature = site.releases[0]
+        assert signature is None
+        told = json.loads(manifest)
+        assert told["sites"] == ["alpha", "beta", "gamma"]
+        assert told["data"] == {"alpha": "10-19", "beta": "20-49", "gamma": "20-49"}
+        assert told["metrics"] == {"training_loss": 0.25, "heldout_loss": 1.5}
+        assert told["exchange"] == launch.schema.digest
         assert same(order.weights, published)
 
 

@@ -67,7 +67,7 @@ def test_what_a_site_says_in_an_exception_never_reaches_the_server(tmp_path, cap
         def evaluate(self, order):
             raise type("MillerError", (Exception,), {})(PATIENT)
 
-        def install(self, order, manifest):
+        def install(self, order, manifest, signature=None):
             return PATIENT
 
     sites, wire = [*toys(2), Careless("gamma")], Wire()

@@ -72,7 +72,7 @@ def test_every_site_installed_the_release_that_the_server_published(whole):
         with (site / "synthetic" / "images.csv").open() as stream:
             rows = list(csv.DictReader(stream))
         assert len(rows) == 2
-        assert {row["model"] for row in rows} == {published}
+        assert {row["release"] for row in rows} == {published}
         assert {row["cleared"] for row in rows} == {"no"}
 
 

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import weakref
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from vgmedgen.exchange.payload import on_wire
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.exchange.wire import Kind, to_sign
 from vgmedgen.ranges import digest_of
+from vgmedgen.release.signature import sign
 from vgmedgen.siteconfig import Policy, SitePrivacy
 from vgmedgen.training.order import Order, Outcome
 from vgmedgen.trust import warrant
@@ -92,8 +94,8 @@ class ToySite:
     def evaluate(self, order):
         return Outcome(state={}, units=self.number, loss_sum=1.5 * self.number)
 
-    def install(self, order, manifest):
-        self.releases.append((order, manifest))
+    def install(self, order, manifest, signature=None):
+        self.releases.append((order, manifest, signature))
         return digest_of(json.loads(manifest))
 
 
@@ -109,6 +111,7 @@ def config(**federation):
     return RunConfig(federation=FederationConfig(**asked))
 
 
+WHEN = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)  # toy releases are signed then
 KEYS = {"": None}  # public -> signing key, of all runs that were prepared
 
 
@@ -137,11 +140,19 @@ def asking(launch, kind, number=None, *, seed=None):
         content = orders.hello()
     else:
         now = launch.start() if seed is None else weights(seed)
-        manifest = '{"a": 1}' if kind is Kind.INSTALL else ""
-        content = orders.order(kind, number, now, manifest)
+        manifest, signature = "", ""
+        if kind is Kind.INSTALL:
+            manifest = '{"a": 1}'
+            signature = release_signature(KEYS[launch.coordinator], {"a": 1})
+        content = orders.order(kind, number, now, manifest, signature)
     message = Message(content, 7, str(kind))
     message.metadata.__dict__["_message_id"] = "m1"
     return message
+
+
+def release_signature(key, manifest):
+    """What an install message carries; empty in a simulation."""
+    return sign(manifest, key, WHEN).to_json() if key else ""
 
 
 def rewritten(message, key=None, **words):

@@ -1,57 +1,25 @@
-import json
-import shutil
-import subprocess
-import sys
+"""The pipeline takes and gives as a diffusers pipeline does."""
+
+import logging
 
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler
+from diffusers.callbacks import PipelineCallback
 
-import vgmedgen
-from tests.builders import MICRO, awake
-from vgmedgen.dit.model import Generator
+from tests.pipelines import PROMPTS, micro_pipeline
+from vgmedgen.synthesis.control import interpolate
 from vgmedgen.synthesis.pipeline import VGMedGenPipeline
-from vgmedgen.text.encoder import build_tiny
-from vgmedgen.text.mapper import TextMapper
-from vgmedgen.text.vocabulary import build_tokenizer
+from vgmedgen.text.encoder import TextEncoder
 
-PROMPTS = [
-    "a dermoscopic image of a large brown lesion",
-    "a small red polyp",
-    "a dark mass in the upper left of the breast, irregular, not circumscribed",
-]
 ASKED = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np"}
+LATENT = {**ASKED, "output_type": "latent"}
 
 
 @pytest.fixture(scope="module")
 def pipeline():
-    torch.manual_seed(0)
-    generator = awake(Generator.build(MICRO, seed=1))
-    tokenizer = build_tokenizer(sorted(set(" ".join(PROMPTS).split())), 32)
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        norm_num_groups=4,
-    )
-    return VGMedGenPipeline(
-        transformer=generator.transformer,
-        hffm=generator.hffm,
-        text_mapper=TextMapper.of(MICRO, MICRO.text_width, 2),
-        text_encoder=build_tiny(MICRO.text_width, 1, tokenizer, 3),
-        tokenizer=tokenizer,
-        vae=vae,
-        scheduler=DDPMScheduler(beta_schedule="linear", clip_sample=False),
-    )
-
-
-@pytest.fixture(scope="module")
-def folder(pipeline, tmp_path_factory):
-    path = tmp_path_factory.mktemp("pipeline")
-    pipeline.save_pretrained(path)
-    return path
+    return micro_pipeline()
 
 
 def test_the_same_seed_gives_the_same_image(pipeline):
@@ -100,54 +68,8 @@ def test_every_output_type_holds_the_same_image(pipeline):
 def test_an_empty_call_and_a_missing_seed_are_refused(pipeline):
     with pytest.raises(ValueError, match="no prompt"):
         pipeline([])
-    with pytest.raises(ValueError, match="1 seeds for 3"):
+    with pytest.raises(ValueError, match="1 seeds for 3 images"):
         pipeline(PROMPTS, seeds=[1], **ASKED)
-
-
-def test_a_saved_pipeline_draws_the_same_images(pipeline, folder):
-    loaded = VGMedGenPipeline.from_pretrained(folder)
-    np.testing.assert_array_equal(
-        loaded(PROMPTS, seeds=[1, 2, 3], **ASKED).images,
-        pipeline(PROMPTS, seeds=[1, 2, 3], **ASKED).images,
-    )
-
-
-def test_the_index_names_our_classes_by_the_package_alone(folder):
-    index = json.loads((folder / "model_index.json").read_text())
-    assert index["_class_name"] == "VGMedGenPipeline"
-    assert index["hffm"] == ["vgmedgen", "HFFM"]
-    assert index["text_mapper"] == ["vgmedgen", "TextMapper"]
-    assert index["transformer"] == ["diffusers", "PixArtTransformer2DModel"]
-    assert index["scheduler"] == ["diffusers", "DPMSolverMultistepScheduler"]
-
-
-def test_the_folder_holds_weights_as_safetensors_only(folder):
-    endings = {path.suffix for path in folder.rglob("*") if path.is_file()}
-    assert ".safetensors" in endings
-    assert endings <= {".safetensors", ".json", ".txt", ".jinja"}
-
-
-def test_weights_in_another_format_are_not_read(folder, tmp_path):
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    weights = tmp_path / "hffm" / "diffusion_pytorch_model.safetensors"
-    weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(OSError, match="safetensors"):
-        VGMedGenPipeline.from_pretrained(tmp_path)
-
-
-def test_a_folder_with_the_scheduler_of_training_draws_the_same(folder, tmp_path):
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    shutil.rmtree(tmp_path / "scheduler")
-    trained_with = DDPMScheduler(beta_schedule="linear", clip_sample=False)
-    trained_with.save_pretrained(tmp_path / "scheduler")
-    index = json.loads((tmp_path / "model_index.json").read_text())
-    index["scheduler"] = ["diffusers", "DDPMScheduler"]
-    (tmp_path / "model_index.json").write_text(json.dumps(index))
-    images = [
-        VGMedGenPipeline.from_pretrained(path)(PROMPTS[0], seeds=[1], **ASKED).images
-        for path in (folder, tmp_path)
-    ]
-    np.testing.assert_array_equal(*images)
 
 
 def test_a_scheduler_of_the_user_s_own_is_kept(pipeline):
@@ -156,11 +78,231 @@ def test_a_scheduler_of_the_user_s_own_is_kept(pipeline):
     assert VGMedGenPipeline(**parts).scheduler is own
 
 
-def test_the_package_gives_its_classes_without_importing_them_before():
-    assert vgmedgen.VGMedGenPipeline is VGMedGenPipeline
-    assert vgmedgen.TextMapper is TextMapper
-    assert vgmedgen.HFFM.__name__ == "HFFM"
-    with pytest.raises(AttributeError, match="Nothing"):
-        _ = vgmedgen.Nothing
-    light = "import sys, vgmedgen; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", light], check=True)
+def vectors(pipeline, caption):
+    embedding = TextEncoder(pipeline.text_encoder, pipeline.tokenizer).embed([caption])
+    with torch.no_grad():
+        return pipeline.text_mapper(embedding)
+
+
+class HandedError(Exception):
+    """Carries what a stand-in for the sampler was handed."""
+
+
+@pytest.fixture
+def handed(pipeline, monkeypatch):
+    """What a call hands to the sampler: anatomy, style and all that has a name."""
+    import vgmedgen.synthesis.pipeline as module
+
+    def stand_in(_, __, anatomy, style, **told):
+        raise HandedError({"anatomy": anatomy, "style": style, **told})
+
+    monkeypatch.setattr(module, "sample", stand_in)
+
+    def call(*words, **told):
+        with pytest.raises(HandedError) as caught:
+            pipeline(*words, **told)
+        return caught.value.args[0]
+
+    return call
+
+
+def test_copies_of_a_prompt_lie_together_and_differ(pipeline):
+    told = pipeline(
+        PROMPTS[:2], num_images_per_prompt=2, seeds=[1, 2, 1, 2], **ASKED
+    ).images
+    apart = pipeline(
+        [PROMPTS[0], PROMPTS[0], PROMPTS[1], PROMPTS[1]], seeds=[1, 2, 1, 2], **ASKED
+    ).images
+    np.testing.assert_array_equal(told, apart)
+    assert not np.allclose(told[0], told[1])
+
+
+def test_one_generator_per_image_draws_its_seed(pipeline):
+    def made():
+        return [torch.Generator().manual_seed(seed) for seed in (5, 6, 7)]
+
+    drawn = pipeline(PROMPTS, generator=made(), **ASKED)
+    alone = pipeline(PROMPTS[2], generator=made()[2], **ASKED)
+    assert alone.seeds == drawn.seeds[2:]
+    assert len(set(drawn.seeds)) == 3
+
+
+def test_given_latents_take_the_place_of_the_seeds(pipeline):
+    noise = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    first = pipeline(PROMPTS, latents=noise, **LATENT).images
+    again = pipeline(PROMPTS, latents=noise, seeds=[7, 8, 9], **LATENT).images
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, pipeline(PROMPTS, latents=-noise, **LATENT).images)
+
+
+def test_a_tuple_begins_with_the_images(pipeline):
+    told = {**ASKED, "seeds": [1], "return_dict": False}
+    images, seeds = pipeline(PROMPTS[0], **told)
+    assert images.shape == (1, 32, 32, 3)
+    assert seeds == [1]
+    assert len(pipeline(PROMPTS[0], output_masks=True, **told)) == 3
+
+
+def test_anatomy_and_style_of_two_captions_are_handed_on_as_they_are(pipeline, handed):
+    told = handed(PROMPTS[2], anatomy_prompt=PROMPTS[0], style_prompt=PROMPTS[1])
+    torch.testing.assert_close(told["anatomy"], vectors(pipeline, PROMPTS[0])[0])
+    torch.testing.assert_close(told["style"], vectors(pipeline, PROMPTS[1])[1])
+
+
+def test_each_prompt_may_have_its_own_style_or_none(pipeline, handed):
+    told = handed(PROMPTS, style_prompt=[PROMPTS[1], None, ""])
+    own = [vectors(pipeline, words)[1] for words in (PROMPTS[1], *PROMPTS[1:])]
+    torch.testing.assert_close(told["style"], torch.cat(own))
+
+
+def test_a_share_moves_both_vectors(pipeline, handed):
+    told = handed(PROMPTS[:2], towards_prompt=PROMPTS[2], share=[0.25, 1.0])
+    end = vectors(pipeline, PROMPTS[2])
+    by_hand = [
+        interpolate(vectors(pipeline, words), end, share)
+        for words, share in ((PROMPTS[0], 0.25), (PROMPTS[1], 1.0))
+    ]
+    for name, half in (("anatomy", 0), ("style", 1)):
+        expected = torch.cat([one[half] for one in by_hand])
+        torch.testing.assert_close(told[name], expected)
+
+
+def test_the_defaults_are_25_steps_and_guidance_2(handed):
+    told = handed(PROMPTS[0])
+    assert (told["steps"], told["guidance"]) == (25, 2.0)
+
+
+def test_a_callback_sees_every_step_and_replaces_the_latents(pipeline):
+    seen = []
+
+    def blank(given, step, timestep, named):
+        seen.append((given is pipeline, step, int(timestep), set(named)))
+        return {"latents": torch.zeros_like(named["latents"])} if step == 2 else {}
+
+    told = {**LATENT, "callback_on_step_end": blank}
+    drawn = pipeline(PROMPTS, seeds=[1, 2, 3], **told).images
+    assert [step for _, step, _, _ in seen] == [0, 1, 2]
+    assert all(own and names == {"latents"} for own, _, _, names in seen)
+    assert torch.equal(drawn, torch.zeros(3, 4, 4, 4))
+
+
+def test_a_callback_that_gives_nothing_changes_nothing(pipeline):
+    told = {**LATENT, "seeds": [1, 2, 3]}
+    plain = pipeline(PROMPTS, **told).images
+    watched = pipeline(PROMPTS, callback_on_step_end=lambda *_: None, **told).images
+    assert torch.equal(plain, watched)
+
+
+def test_an_interrupt_ends_the_drawing_and_the_next_call_is_whole(pipeline):
+    steps = []
+
+    def stop(given, step, _, named):
+        steps.append(step)
+        given._interrupt = step == 1
+        return named
+
+    told = {**LATENT, "seeds": [1], "num_inference_steps": 5}
+    short = pipeline(PROMPTS[0], callback_on_step_end=stop, **told).images
+    assert steps == [0, 1]
+    assert pipeline.interrupt
+    whole = pipeline(PROMPTS[0], **told).images
+    assert not pipeline.interrupt
+    assert not torch.allclose(short, whole)
+
+
+def test_a_callback_object_of_diffusers_is_handed_its_tensors(pipeline):
+    class Noted(PipelineCallback):
+        tensor_inputs = ["latents"]  # noqa: RUF012  # as diffusers declares it
+
+        def callback_fn(self, pipeline, step_index, timestep, callback_kwargs):
+            self.seen = [*getattr(self, "seen", []), callback_kwargs["latents"].shape]
+            return callback_kwargs
+
+    noted = Noted(cutoff_step_ratio=1.0)
+    pipeline(PROMPTS[0], callback_on_step_end=noted, **ASKED)
+    assert noted.seen == [(1, 4, 4, 4)] * 3
+
+
+def test_the_progress_bar_counts_the_steps_and_can_be_silenced(pipeline, capfd):
+    pipeline(PROMPTS[0], **ASKED)
+    assert capfd.readouterr().err == ""
+    pipeline.set_progress_bar_config(disable=False)
+    try:
+        pipeline(PROMPTS[0], **ASKED)
+    finally:
+        pipeline.set_progress_bar_config(disable=True)
+    assert "3/3" in capfd.readouterr().err
+
+
+def test_masks_are_of_the_pixels_that_are_given(pipeline):
+    told = {"num_inference_steps": 3, "seeds": [1, 2, 3], "output_masks": True}
+    drawn = pipeline(PROMPTS, **told)
+    pixels = np.stack([np.asarray(image) for image in drawn.images])
+    assert drawn.masks.shape == (3, 32, 32)
+    assert drawn.masks.dtype == np.uint8
+    assert set(np.unique(drawn.masks)) == {0, 1}
+    np.testing.assert_array_equal(drawn.masks, pipeline.masks_of(pixels))
+    for row in range(3):
+        alone = pipeline.masks_of(pixels[row : row + 1])
+        np.testing.assert_array_equal(alone[0], drawn.masks[row])
+
+
+def test_no_masks_are_given_where_none_were_asked_for(pipeline):
+    drawn = pipeline(PROMPTS[0], **ASKED)
+    assert drawn.masks is None
+    assert "masks" not in drawn
+
+
+@pytest.mark.parametrize(
+    ("words", "told", "message"),
+    [
+        (None, {}, "no prompt"),
+        (["skin", " "], {}, "prompt 2 of 2 is empty"),
+        ("", {}, "prompt 1 of 1 is empty"),
+        ([None], {}, "prompt 1 of 1 is empty"),
+        ("skin", {"style_prompt": "  "}, "style_prompt holds nothing but spaces"),
+        ("skin", {"anatomy_prompt": ["a", "b"]}, "2 anatomy_prompt for 1 prompts"),
+        ("skin", {"share": 0.5}, "no towards_prompt"),
+        ("skin", {"share": 2, "towards_prompt": "red"}, "share is 2"),
+        ("skin", {"share": [0.1, 0.2], "towards_prompt": "red"}, "2 share for 1"),
+        ("skin", {"seeds": [1], "generator": torch.Generator()}, "one of them"),
+        ("skin", {"seeds": [1, 2]}, "2 seeds for 1 images"),
+        ("skin", {"seeds": [2**64]}, "seed 18446744073709551616"),
+        ("skin", {"generator": [torch.Generator()] * 2}, "2 generators for 1"),
+        ("skin", {"num_images_per_prompt": 2, "seeds": [1]}, "1 seeds for 2"),
+        ("skin", {"num_images_per_prompt": 0}, "num_images_per_prompt is 0"),
+        ("skin", {"num_inference_steps": 0}, "num_inference_steps is 0"),
+        ("skin", {"guidance_scale": -1}, "guidance_scale is -1"),
+        ("skin", {"guidance_scale": float("nan")}, "guidance_scale is nan"),
+        ("skin", {"output_type": "gif"}, "output_type is 'gif'"),
+        ("skin", {"output_type": "latent", "output_masks": True}, "needs images"),
+        ("skin", {"latents": torch.zeros(2, 4, 4, 4)}, r"shape \(2, 4, 4, 4\)"),
+        (
+            "skin",
+            {"callback_on_step_end_tensor_inputs": ["prompt_embeds"]},
+            "'prompt_embeds'",
+        ),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_as_diffusers_does(
+    pipeline, words, told, message
+):
+    with pytest.raises(ValueError, match=message):
+        pipeline(words, **told)
+
+
+def test_masks_without_a_prior_are_refused_before_anything_is_drawn(pipeline):
+    without = VGMedGenPipeline(**{**pipeline.components, "visual_prior": None})
+    with pytest.raises(ValueError, match="output_masks needs a visual prior"):
+        without("skin", output_masks=True)
+
+
+def test_a_long_prompt_is_told_of_and_refused_where_asked(pipeline, caplog):
+    long = "red " * 40
+    with caplog.at_level(logging.WARNING):
+        pipeline([PROMPTS[0], long], **ASKED)
+    assert len(caplog.records) == 1
+    assert "10 tokens do not fit into the text encoder's 32" in caplog.text
+    with pytest.raises(ValueError, match="10 tokens do not fit"):
+        pipeline(PROMPTS[0], style_prompt=long, strict=True, **ASKED)
+    pipeline(PROMPTS[0], strict=True, **ASKED)

@@ -1,67 +1,96 @@
-"""A release: rebuilt to the byte, verified to the byte, installed whole or not at all."""
+"""A release: the same bytes wherever it is written, and readable back to its tensors."""
 
 import dataclasses
 import json
+import os
 import shutil
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from diffusers import PixArtTransformer2DModel
 from peft import PeftModel
+from safetensors.numpy import load_file, save_file
 
-from vgmedgen.base import Bundle
-from vgmedgen.errors import ReleaseError
-from vgmedgen.release import install as installing
-from vgmedgen.release.install import current, install, install_folder
+from tests.releases import FACTS, contents, make
+from vgmedgen.dit.hffm import HFFM
+from vgmedgen.errors import ReleaseError, TrustError
+from vgmedgen.release.archive import pack, unpack
+from vgmedgen.release.facts import RANGES, range_of
 from vgmedgen.release.verify import digest, verify
+from vgmedgen.release.weights import weights_of
 from vgmedgen.release.write import write
+from vgmedgen.text.mapper import TextMapper
 from vgmedgen.training.rounds import Workbench
 
-FACTS = {
-    "run": "r-1",
-    "experiment": "demo",
-    "config": "c" * 64,
-    "rounds": 4,
-    "align_rounds": 2,
-    "generate_rounds": 2,
-    "sites": ["a", "b"],
+PARTS = {
+    "README.md",
+    "adapter/adapter_config.json",
+    "adapter/adapter_model.safetensors",
+    "hffm_adapter/adapter_config.json",
+    "hffm_adapter/adapter_model.safetensors",
+    "plan.json",
+    "text_mapper/config.json",
+    "text_mapper/diffusion_pytorch_model.safetensors",
 }
 
 
 @pytest.fixture(scope="module")
-def weights(bundle: Bundle, micro):
-    """Weights that differ from the base everywhere."""
-    states = Workbench.open(bundle, micro.plan, torch.device("cpu")).states()
-    draw = np.random.default_rng(0)
-    return {
-        group: {
-            name: (a + 0.1 * draw.standard_normal(a.shape)).astype(np.float32)
-            for name, a in arrays.items()
-        }
-        for group, arrays in states.items()
-    }
+def made(bundle, micro, tmp_path_factory):
+    """A signed release; read it, do not write."""
+    return make(tmp_path_factory.mktemp("made") / "release", bundle, micro.plan)
 
 
 @pytest.fixture
-def release(bundle: Bundle, micro, weights, tmp_path):
-    folder = tmp_path / "release"
-    write(folder, bundle, micro.plan, weights, FACTS)
-    return folder
+def release(made, tmp_path):
+    """A copy of it that the test may write."""
+    return shutil.copytree(made.folder, tmp_path / "release")
 
 
-def test_two_writers_of_one_release_agree_to_the_byte(
-    release, bundle, micro, weights, tmp_path
-):
-    again = write(tmp_path / "other", bundle, micro.plan, weights, FACTS)
-    assert again == verify(release, bundle)
+def rewrite(release, bundle, plan, made, **facts):
+    told = {name: made.manifest[name] for name in FACTS} | facts
+    told = {name: fact for name, fact in told.items() if fact is not None}
+    return write(release, bundle, plan, made.weights, told)
 
 
-def test_peft_and_diffusers_alone_load_the_adapter(release, bundle, micro, weights):
+def test_a_release_holds_its_parts_and_nothing_else(made):
+    files = contents(made.folder)
+    assert set(files) == PARTS | {"manifest.json", "signature.json"}
+    assert set(made.manifest["files"]) == PARTS
+
+
+def test_two_writers_of_one_release_agree_to_the_byte(made, bundle, micro, tmp_path):
+    again = write(tmp_path / "other", bundle, micro.plan, made.weights, FACTS)
+    assert again == made.manifest == verify(made.folder, bundle)
+    signed = contents(made.folder)
+    del signed["signature.json"]
+    assert contents(tmp_path / "other") == signed
+
+
+def test_what_is_read_back_writes_the_same_release(made, bundle, micro, tmp_path):
+    read = weights_of(made.folder, bundle, micro.plan)
+    for group, arrays in made.weights.items():
+        assert set(read[group]) == set(arrays)
+        for name, array in arrays.items():
+            assert np.array_equal(read[group][name], array)
+    again = write(tmp_path / "other", bundle, micro.plan, read, FACTS)
+    assert digest(again) == digest(made.manifest)
+
+
+def test_weights_are_rounded_to_what_a_message_carries(made, bundle, micro, tmp_path):
+    finer = {
+        group: {name: array * np.float32(1 + 1e-6) for name, array in arrays.items()}
+        for group, arrays in made.weights.items()
+    }
+    assert write(tmp_path / "r", bundle, micro.plan, finer, FACTS) == made.manifest
+
+
+def test_peft_and_diffusers_alone_load_the_adapters(made, bundle, micro):
     plain = PixArtTransformer2DModel.from_pretrained(bundle.part("transformer"))
-    loaded = PeftModel.from_pretrained(plain, release / "adapter").eval()
+    loaded = PeftModel.from_pretrained(plain, made.folder / "adapter").eval()
     bench = Workbench.open(bundle, micro.plan, torch.device("cpu"))
-    bench.take(weights)
+    bench.take(made.weights)
     side = micro.model.image_px // 8
     latents = torch.randn(2, 4, side, side, generator=torch.Generator().manual_seed(0))
     tokens = torch.ones(2, 2, micro.model.caption_width)
@@ -75,71 +104,124 @@ def test_peft_and_diffusers_alone_load_the_adapter(release, bundle, micro, weigh
             timestep=time,
             added_cond_kwargs=told,
         ).sample
-    torch.testing.assert_close(theirs, ours)
+        torch.testing.assert_close(theirs, ours)
+        hffm = HFFM.from_pretrained(bundle.part("hffm"))
+        vectors = torch.randn(3, 8), torch.randn(3, 8)
+        before = hffm(*vectors)
+        adapted = PeftModel.from_pretrained(hffm, made.folder / "hffm_adapter")
+        torch.testing.assert_close(adapted(*vectors), bench.generator.tokens(*vectors))
+        assert not torch.allclose(adapted(*vectors), before)
+    mapper = TextMapper.from_pretrained(made.folder / "text_mapper").state_dict()
+    for name, weight in bench.mapper.state_dict().items():
+        assert torch.equal(weight, mapper[name])
 
 
-def test_an_installed_release_is_a_pipeline_that_needs_nothing_else(
-    release, bundle, tmp_path
+def test_a_run_that_leaves_the_hffm_alone_has_no_adapter_of_it(
+    bundle, private_micro, tmp_path
 ):
-    from vgmedgen.synthesis.pipeline import VGMedGenPipeline
-
-    name = install_folder(tmp_path / "releases", bundle, release)
-    assert name == digest(verify(release))
-    pipeline = VGMedGenPipeline.from_pretrained(current(tmp_path / "releases"))
-    (image,) = pipeline("a lesion", seeds=[3], num_inference_steps=2).images
-    assert image.size == (bundle.image_px, bundle.image_px)
-
-
-def test_a_flipped_byte_in_any_part_is_refused_by_name(release, bundle, tmp_path):
-    listed = sorted(json.loads((release / "manifest.json").read_text())["files"])
-    assert len(listed) >= 6
-    for name in listed:
-        path = release / name
-        held = path.read_bytes()
-        flipped = bytearray(held)
-        flipped[len(held) // 2] ^= 1
-        path.write_bytes(bytes(flipped))
-        with pytest.raises(ReleaseError, match=name.replace(".", r"\.")):
-            install_folder(tmp_path / "releases", bundle, release)
-        path.write_bytes(held)
-    assert not (tmp_path / "releases" / "current").exists()
+    claim = {"epsilon": 6.0, "delta": 1e-5, "unit": "image", "spent": {"b": 1, "a": 2}}
+    told = {k: v for k, v in FACTS.items() if k != "metrics"} | {"privacy": claim}
+    plan = private_micro.plan
+    assert not plan.generate.hffm
+    bench = Workbench.open(bundle, plan, torch.device("cpu"))
+    manifest = write(tmp_path / "r", bundle, plan, bench.states(), told, bench)
+    assert not any(name.startswith("hffm") for name in manifest["files"])
+    assert verify(tmp_path / "r") == manifest
+    read = weights_of(tmp_path / "r", bundle, plan, bench)
+    assert set(read["lora"]) == set(bench.states()["lora"])
+    shutil.copytree(tmp_path / "r" / "adapter", tmp_path / "r" / "hffm_adapter")
+    with pytest.raises(ReleaseError, match="trained no such part"):
+        weights_of(tmp_path / "r", bundle, plan, bench)
 
 
-def test_a_release_for_another_base_is_refused(release, bundle, tmp_path):
-    other = dataclasses.replace(bundle, manifest={**bundle.manifest, "seed": 99})
-    with pytest.raises(ReleaseError, match="was made for base"):
-        install_folder(tmp_path / "releases", other, release)
-
-
-def test_weights_that_the_manifest_does_not_describe_are_refused(
-    release, bundle, micro, weights, tmp_path
+@pytest.mark.parametrize("part", ["adapter", "hffm_adapter", "text_mapper"])
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        ("missing", "is missing"),
+        ("unknown", "is unknown"),
+        ("shape", "has shape"),
+        ("infinite", "not finite"),
+        ("fine", "no run exchanges"),
+        ("type", "no run exchanges"),
+        ("pickle", "no safetensors"),
+        ("gone", "is missing"),
+    ],
+)
+def test_tensors_that_no_run_exchanges_are_refused(
+    release, bundle, micro, part, spoil, why
 ):
-    told = verify(release)
-    releases = tmp_path / "site"
-    assert install(releases, bundle, micro.plan, weights, told) == digest(told)
-    changed = {**weights, "mapper": {n: a * 1.01 for n, a in weights["mapper"].items()}}
-    with pytest.raises(ReleaseError, match="files differ"):
-        install(releases, bundle, micro.plan, changed, told)
-    assert current(releases).is_dir()
-    assert not list(releases.glob(".new-*"))
+    (path,) = (release / part).glob("*.safetensors")
+    held = load_file(path)
+    name = next(n for n in sorted(held) if n not in ("centre", "scale", "decoder"))
+    if spoil == "missing":
+        del held[name]
+    elif spoil == "unknown":
+        held["further"] = held[name]
+    elif spoil == "shape":
+        held[name] = np.zeros((*held[name].shape, 1), np.float32)
+    elif spoil == "infinite":
+        held[name] = np.full_like(held[name], np.nan)
+    elif spoil == "fine":
+        held[name] = held[name] + np.float32(1e-7)
+    elif spoil == "type":
+        held[name] = held[name].astype(np.float64)
+    save_file(held, path)
+    if spoil == "pickle":
+        torch.save(held, path)
+    elif spoil == "gone":
+        path.unlink()
+    with pytest.raises(ReleaseError, match=why):
+        weights_of(release, bundle, micro.plan)
 
 
-def test_an_install_that_dies_leaves_the_earlier_release_in_use(
-    release, bundle, micro, weights, tmp_path, monkeypatch
-):
-    releases = tmp_path / "site"
-    first = install_folder(releases, bundle, release)
-    other = tmp_path / "second"
-    write(other, bundle, micro.plan, weights, {**FACTS, "run": "r-2"})
+def test_a_flipped_byte_anywhere_in_a_file_is_refused(release):
+    draw = np.random.default_rng(0)
+    files = contents(release)
+    assert len(files) == 10
+    for name, held in files.items():
+        places = {0, len(held) // 2, len(held) - 1, *draw.integers(len(held), size=20)}
+        for place in places:
+            flipped = bytearray(held)
+            flipped[place] ^= 1 << int(draw.integers(8))
+            (release / name).write_bytes(flipped)
+            with pytest.raises((ReleaseError, TrustError)):
+                verify(release)
+        (release / name).write_bytes(held)
+    verify(release)
 
-    def dies(*_: object) -> None:
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(installing, "_pipeline", dies)
-    with pytest.raises(OSError, match="No space"):
-        install_folder(releases, bundle, other)
-    assert current(releases).parent.name == first[:16]
-    assert not list(releases.glob(".new-*"))
+def test_every_byte_of_manifest_plan_and_signature_counts(release):
+    every = {"manifest.json": 23, "plan.json": 11, "signature.json": 3}
+    for name, step in every.items():
+        held = (release / name).read_bytes()
+        for place in range(0, len(held), step):
+            byte = held[place]
+            (release / name).write_bytes(
+                held[:place] + bytes([byte ^ 1]) + held[place + 1 :]
+            )
+            with pytest.raises((ReleaseError, TrustError)):
+                verify(release)
+        (release / name).write_bytes(held)
+    verify(release)
+
+
+def test_a_file_more_or_less_and_a_link_are_refused(release, tmp_path):
+    (release / "adapter" / "manifest.json").write_text("{}")  # the name of another
+    with pytest.raises(ReleaseError, match=r"adapter/manifest\.json"):
+        verify(release)
+    (release / "adapter" / "manifest.json").unlink()
+    kept = release / "adapter" / "adapter_config.json"
+    shutil.move(kept, tmp_path / "elsewhere")
+    with pytest.raises(ReleaseError, match=r"adapter_config\.json"):
+        verify(release)
+    kept.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ReleaseError, match="no plain file"):
+        verify(release)
+    kept.unlink()
+    os.mkfifo(kept)
+    with pytest.raises(ReleaseError, match="no plain file"):
+        verify(release)
 
 
 def test_a_folder_that_is_no_release_and_a_damaged_manifest_are_told_apart(
@@ -147,46 +229,183 @@ def test_a_folder_that_is_no_release_and_a_damaged_manifest_are_told_apart(
 ):
     with pytest.raises(ReleaseError, match="no release"):
         verify(tmp_path / "nothing")
-    (release / "manifest.json").write_text('{"files": 3}')
-    with pytest.raises(ReleaseError, match="damaged"):
-        verify(release)
-    with pytest.raises(ReleaseError, match="no installed release"):
-        current(tmp_path)
+    for text in ('{"files": 3}', "[" * 100_000, "3", ""):
+        (release / "manifest.json").write_text(text)
+        with pytest.raises(ReleaseError, match="damaged"):
+            verify(release)
 
 
-def test_no_path_of_this_machine_is_in_a_release(release, bundle):
-    shutil.rmtree(release / "nothing", ignore_errors=True)
-    for path in release.rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
-            assert str(bundle.folder).encode() not in content
-            assert str(release.parent).encode() not in content
+def test_no_path_and_no_version_of_this_machine_is_in_a_release(made, bundle):
+    files = contents(made.folder)
+    for name, content in files.items():
+        assert str(bundle.folder).encode() not in content
+        assert str(made.folder.parent).encode() not in content
+        assert name == "text_mapper/config.json" or b"_version" not in content
+    # whichever version that names, it is the base's and so the same at every site
+    own = (bundle.part("text_mapper") / "config.json").read_bytes()
+    assert files["text_mapper/config.json"] == own
+
+
+def test_units_are_told_as_ranges():
+    assert [range_of(n) for n in (1, 4, 5, 49, 50, 999, 1000, 10**6)] == [
+        "1-4",
+        "1-4",
+        "5-9",
+        "20-49",
+        "50-99",
+        "500-999",
+        "1000+",
+        "1000+",
+    ]
+    assert len(RANGES) == 9
+    with pytest.raises(ValueError, match="no range"):
+        range_of(0)
 
 
 @pytest.mark.parametrize(
     "facts",
     [
-        {"privacy": {"epsilon": 0.01, "delta": 1e-9, "unit": "patient", "spent": {}}},
         {"experiment": "<script>alert(1)</script>"},
+        {"experiment": "a\n"},
         {"run": "demo\n# Approved for diagnosis"},
+        {"run": "a`b"},
         {"sites": ["![](https://tracker.example/x)"]},
+        {"sites": ["b", "a"]},
+        {"sites": ["a", "a"]},
+        {"sites": []},
+        {"sites": "ab"},
+        {"sites": [{}]},
+        {"config": "C" * 64},
+        {"config": None},
+        {"data": {"a": "37"}},
+        {"data": {"c": "20-49"}},
+        {"data": {"a": "20-49 | x"}},
+        {"data": {"a": []}},
+        {"data": "20-49"},
+        {"metrics": {"training_loss": float("nan")}},
+        {"metrics": {"training_loss": 10**400}},
+        {"metrics": {"training_loss": "0.5"}},
+        {"metrics": {"training_loss": True}},
+        {"metrics": {"accuracy": 0.9}},
+        {"metrics": ["0.5"]},
+        {"privacy": {"epsilon": 0.01, "delta": 1e-9, "unit": "patient", "spent": {}}},
+        {"approved_by": "the ministry"},
+        {"<b>": 1},
     ],
 )
-def test_a_release_whose_card_would_say_what_is_not_so_is_refused(
-    release, bundle, micro, weights, tmp_path, facts
-):
-    told = {**verify(release), **facts}
+def test_a_fact_of_another_form_writes_nothing(bundle, micro, made, tmp_path, facts):
     with pytest.raises(ReleaseError, match="nothing was installed"):
-        install(tmp_path / "releases", bundle, micro.plan, weights, told)
-    assert not (tmp_path / "releases").exists()
+        rewrite(tmp_path / "r", bundle, micro.plan, made, **facts)
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_release_must_claim_what_its_plan_promised(
-    release, bundle, private_micro, weights, tmp_path
+def test_a_private_release_claims_what_its_plan_promised(
+    bundle, private_micro, tmp_path
 ):
     ask = private_micro.plan.privacy
-    right = {"epsilon": ask.epsilon, "delta": ask.delta, "unit": ask.unit}
-    for claim in (None, {}, right | {"epsilon": 0.1}, right | {"unit": "patient"}):
-        told = {**verify(release), "privacy": claim}
+    weights = Workbench.open(bundle, private_micro.plan, torch.device("cpu")).states()
+    right = {"epsilon": ask.epsilon, "delta": ask.delta, "unit": ask.unit, "spent": {}}
+    facts = {k: v for k, v in FACTS.items() if k != "metrics"}
+    claims = (
+        None,
+        {},
+        right | {"epsilon": 0.1},
+        right | {"unit": "patient"},
+        right | {"spent": {"a": -1}},
+        right | {"spent": {"<i>": 1}},
+        right | {"note": "safe"},
+    )
+    for claim in claims:
+        told = facts | {"privacy": claim}
         with pytest.raises(ReleaseError, match="another privacy"):
-            install(tmp_path / "releases", bundle, private_micro.plan, weights, told)
+            write(tmp_path / "r", bundle, private_micro.plan, weights, told)
+    told = {**FACTS, "privacy": right}
+    with pytest.raises(ReleaseError, match="metrics must not be told"):
+        write(tmp_path / "r", bundle, private_micro.plan, weights, told)
+
+
+def front(card):
+    _, matter, body = card.split("---\n", 2)
+    return yaml.safe_load(matter), body
+
+
+def test_the_card_is_one_that_model_hubs_read(made, bundle):
+    matter, body = front((made.folder / "README.md").read_text())
+    assert matter["library_name"] == "diffusers"
+    assert matter["pipeline_tag"] == "text-to-image"
+    assert matter["license"] == "other"
+    assert matter["base_model"] == f"base-{bundle.digest[:16]}"
+    assert "lora" in matter["tags"]
+    titles = [line[3:] for line in body.splitlines() if line.startswith("## ")]
+    assert titles == [
+        "Intended use",
+        "Out of scope",
+        "Data",
+        "Training",
+        "Metrics",
+        "Privacy",
+        "Limits",
+        "Verify and install",
+        "Licence",
+    ]
+    for said in ("| `a` | 20-49 |", "images | 0.625", "`r-1`", "nothing is promised"):
+        assert said in body
+    assert str(bundle.manifest["licence"]) in body
+
+
+def test_the_card_of_a_private_release_says_what_epsilon_does_not_cover(
+    bundle, private_micro, tmp_path
+):
+    plan = private_micro.plan
+    bench = Workbench.open(bundle, plan, torch.device("cpu"))
+    claim = {
+        "epsilon": plan.privacy.epsilon,
+        "delta": plan.privacy.delta,
+        "unit": plan.privacy.unit,
+        "spent": {"a": 5.25},
+    }
+    told = {k: v for k, v in FACTS.items() if k != "metrics"} | {"privacy": claim}
+    write(tmp_path / "r", bundle, plan, bench.states(), told, bench)
+    body = (tmp_path / "r" / "README.md").read_text()
+    for said in (
+        "epsilon at most 6, per image",
+        "against anybody who",
+        "not covered by epsilon",
+        "| `a` | 5.25 |",
+        "differential privacy covers no loss",
+    ):
+        assert said in body
+    assert "nothing is promised" not in body
+
+
+def test_a_hostile_licence_of_a_base_stays_words(bundle, micro, made, tmp_path):
+    said = "MIT\n---\n# Approved <script>x</script> ![](http://x) | `rm` *b* [a](b)"
+    other = dataclasses.replace(bundle, manifest={**bundle.manifest, "licence": said})
+    write(tmp_path / "r", other, micro.plan, made.weights, FACTS)
+    card = (tmp_path / "r" / "README.md").read_text()
+    _, body = front(card)
+    assert "<script" not in card
+    assert "](" not in card
+    assert "\n# Approved" not in body
+
+
+def test_a_release_for_another_base_is_refused(made, bundle):
+    other = dataclasses.replace(bundle, manifest={**bundle.manifest, "seed": 99})
+    with pytest.raises(ReleaseError, match="was made for base"):
+        verify(made.folder, other)
+
+
+def test_one_file_holds_the_same_release(made, tmp_path):
+    pack(made.folder, tmp_path / "r.vgrel")
+    unpack(tmp_path / "r.vgrel", tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(made.folder)
+    assert verify(tmp_path / "again") == made.manifest
+
+
+def test_the_manifest_tells_what_it_must(made, bundle, micro):
+    told = json.loads((made.folder / "manifest.json").read_text())
+    assert told["base"] == bundle.digest
+    assert told["plan"] == micro.plan.digest
+    assert told["rounds"] == told["align_rounds"] + told["generate_rounds"] == 4
+    assert len(told["exchange"]) == 64
+    assert told["image_px"] == 32

@@ -106,3 +106,52 @@ def test_the_solver_starts_where_there_is_only_noise():
 def test_one_seed_per_image_is_asked_for(generator):
     with pytest.raises(ValueError, match="2 seeds for 3"):
         draw_latents(generator, seeds=[1, 2])
+
+
+def test_a_row_is_the_same_to_the_bit_whatever_the_rows_beside_it_hold(generator):
+    first = draw_latents(generator)
+    other = draw_latents(generator, seeds=[98, 12, 99])
+    assert torch.equal(first[1], other[1])
+    assert not torch.equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("algorithm", ["dpmsolver++", "sde-dpmsolver++"])
+def test_given_noise_takes_the_place_of_the_seeds_noise(generator, algorithm):
+    scheduler = solver(SCHEDULER)
+    scheduler.register_to_config(algorithm_type=algorithm)
+    draws = [torch.Generator().manual_seed(seed) for seed in (11, 12, 13)]
+    noise = torch.stack([torch.randn(4, 4, 4, generator=draw) for draw in draws])
+    plain = draw_latents(generator, scheduler=scheduler)
+    assert torch.equal(
+        plain, draw_latents(generator, scheduler=scheduler, latents=noise)
+    )
+    other = draw_latents(generator, scheduler=scheduler, latents=noise.flip(0))
+    assert not torch.allclose(plain, other)
+
+
+def test_noise_of_another_shape_is_refused(generator):
+    with pytest.raises(ValueError, match=r"shape \(3, 4, 8, 8\), not \(3, 4, 4, 4\)"):
+        draw_latents(generator, latents=torch.zeros(3, 4, 8, 8))
+
+
+def test_every_step_is_shown_and_may_be_replaced(generator):
+    seen = []
+
+    def watch(number, timestep, latents):
+        seen.append((number, int(timestep)))
+        return torch.zeros_like(latents) if number == 5 else latents
+
+    drawn = draw_latents(generator, after_step=watch)
+    assert [number for number, _ in seen] == list(range(6))
+    assert seen == sorted(seen, key=lambda step: -step[1])
+    assert torch.equal(drawn, torch.zeros(3, 4, 4, 4))
+
+
+def test_a_watcher_that_gives_nothing_stops_the_drawing(generator):
+    kept = []
+    drawn = draw_latents(
+        generator,
+        after_step=lambda n, _, x: kept.append(x) or (x if n < 2 else None),
+    )
+    assert len(generator.rows) == 3
+    assert torch.equal(drawn, kept[-1])

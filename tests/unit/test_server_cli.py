@@ -48,6 +48,7 @@ def kits(tmp_path):
         ["run"],
         ["status"],
         ["stop"],
+        ["publish"],
         ["audit", "verify"],
         ["audit", "show"],
     ],

@@ -93,6 +93,47 @@ def test_a_long_caption_is_cut_and_still_read(encoder: TextEncoder):
     assert torch.equal(found[0], found[1])
 
 
+def test_tokens_that_do_not_fit_are_counted(encoder: TextEncoder):
+    room = encoder.max_tokens - 2  # the two marks around a caption
+    captions = ["red " * room, "red " * (room + 1), "red " * (room + 30), "red"]
+    assert encoder.dropped(captions) == [0, 1, 30, 0]
+    assert encoder.dropped([]) == []
+
+
+def test_a_dropped_token_is_one_that_does_not_matter(encoder: TextEncoder):
+    whole, longer = "red " * 94 + "small", "red " * 94 + "large"
+    assert encoder.dropped([whole, "skin " + whole]) == [1, 2]
+    first, second = encoder.embed([whole, longer])
+    assert torch.equal(first, second)
+
+
+def test_captions_that_do_not_fit_are_told_of_once_a_call(
+    encoder: TextEncoder, caplog: pytest.LogCaptureFixture
+):
+    encoder.embed(["red " * 104, "skin", "red " * 97])
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 of 3 captions are longer than 96 tokens; 13 tokens go unread"
+    ]
+    caplog.clear()
+    encoder.embed(["red " * 94])
+    assert not caplog.records
+
+
+def test_a_caption_alone_gives_the_same_bits_whatever_was_read_before(
+    encoder: TextEncoder,
+):
+    first = encoder.embed_alone("skin")
+    encoder.embed_alone(CAPTION)
+    assert first.shape == (1, 128)
+    assert torch.equal(encoder.embed_alone("skin"), first)
+    torch.testing.assert_close(first, encoder.embed([CAPTION, "skin"])[1:])
+
+
+def test_an_empty_caption_alone_is_refused(encoder: TextEncoder):
+    with pytest.raises(DataError, match="empty"):
+        encoder.embed_alone(" ")
+
+
 @pytest.mark.parametrize("empty", ["", "  \n"])
 def test_an_empty_caption_is_refused_by_its_place(encoder: TextEncoder, empty: str):
     with pytest.raises(DataError, match="caption 2 of 2 is empty"):

@@ -13,22 +13,17 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from vgmedgen.audit.statistics import Interval, excess_chance, share
 from vgmedgen.data import images
 from vgmedgen.data.records import Record
-from vgmedgen.dit.codec import Codec
 from vgmedgen.errors import ConfigError
-from vgmedgen.prior.model import VisualPrior
-from vgmedgen.synthesis.generate import TABLE
-from vgmedgen.training.align import device_of
-from vgmedgen.training.loop import parts
+from vgmedgen.gate.features import Describer
+from vgmedgen.gate.statistics import Interval, excess_chance, share
+from vgmedgen.synthesis.job import TABLE
 from vgmedgen.training.samples import Samples
 
 RANK_SHARE = 0.01  # of the held-out images, whose distance is the threshold
 CLOSE = 0.5  # of the nearest held-out distance: closer than that is a copy by itself
-BATCH = 64  # images encoded together
 SHOWN = 6  # pairs
 
 
@@ -78,38 +73,15 @@ def read_synthetic(folder: Path, px: int) -> tuple[list[Path], Tensor]:
         names = [row["image"] for row in csv.DictReader(stream) if row.get("image")]
     if not names:
         raise ConfigError(f"{table} lists no image; synthesise some first")
-    files = [folder / Path(name).name for name in names]
+    files = [folder / name for name in names]
+    for file in files:
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise ConfigError(f"{table} names {file}, which lies outside; correct it")
     loaded = [
         images.load(Record(path.name, path, (), path.name, "", {}), px)[0]
         for path in files
     ]
     return files, images.as_input(torch.stack(loaded))
-
-
-class Describer:
-    """What the base's encoders see in an image, free of tint and contrast.
-
-    Args:
-        codec: the base's VAE.
-        prior: the base's visual prior.
-    """
-
-    def __init__(self, codec: Codec, prior: VisualPrior) -> None:
-        self.codec, self.prior = codec, prior.eval()
-
-    @torch.no_grad()
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Features (N, F) of images (N, 3, H, W) in [-1, 1]; both parts weigh alike."""
-        found = []
-        for rows in parts(len(pixels), BATCH):
-            image = pixels[rows].to(device_of(self.codec))
-            latents = functional.instance_norm(self.codec.encode(image)).flatten(1)
-            anatomy = self.prior(image.to(device_of(self.prior))).anatomy
-            unit = [
-                functional.normalize(part.cpu(), dim=1) for part in (latents, anatomy)
-            ]
-            found.append(torch.cat(unit, dim=1))
-        return torch.cat(found)
 
 
 def nearest(

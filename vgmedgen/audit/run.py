@@ -17,13 +17,14 @@ from vgmedgen.audit.trainer import SiteTrainer, Trainer, noise_of
 from vgmedgen.audit.verdict import CONFIDENCE, Claim, Evidence, Verdict, judge
 from vgmedgen.dit.codec import Codec
 from vgmedgen.files import write_text
+from vgmedgen.gate.features import Describer
 from vgmedgen.plan import Plan
 from vgmedgen.prior.model import VisualPrior
 from vgmedgen.privacy.accountant import spent
 from vgmedgen.privacy.ledger import FILE, Ledger
 from vgmedgen.privacy.plan import LORA, MAPPER, PrivacyPlan
 from vgmedgen.site import Site
-from vgmedgen.synthesis.generate import TABLE
+from vgmedgen.synthesis.job import TABLE
 from vgmedgen.training.align import map_text
 from vgmedgen.training.rounds import OUTCOME, Workbench
 from vgmedgen.training.samples import Samples
@@ -220,7 +221,7 @@ def _copies(site: Site, synthetic: Path | None) -> copies.Copies | None:
     if synthetic is None and not (folder / TABLE).is_file():
         return None
     files, pixels = copies.read_synthetic(folder, site.bundle.image_px)
-    describe = copies.Describer(
+    describe = Describer(
         Codec.load(site.bundle.part("vae")).to(site.device),
         VisualPrior.from_pretrained(site.bundle.part("visual_prior")).to(site.device),
     )

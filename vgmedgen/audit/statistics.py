@@ -11,21 +11,37 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vgmedgen.gate.statistics import (
+    HALVINGS,
+    Interval,
+    binomial,
+    excess_chance,
+    share,
+    share_below,
+)
+
+__all__ = [
+    "Interval",
+    "OneRun",
+    "Scores",
+    "auc",
+    "best_one_run",
+    "binomial",
+    "bootstrap",
+    "excess_chance",
+    "one_run_bound",
+    "one_run_chance",
+    "rates_bound",
+    "share",
+    "share_below",
+    "true_rate",
+]
+
 Scores = NDArray[np.float64]
 
 FALSE_RATE = 0.01  # false positive rate at which attacks are compared
 SHARES = (0.05, 0.125, 0.25, 0.5, 1.0)  # of the canaries, that are guessed at
-HALVINGS = 60  # of a bisection: to the last digit of a double
 MOST_EPSILON = 64.0  # beyond it no count of guesses leads
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """An estimate between its confidence limits."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,33 +90,6 @@ def bootstrap(
     tail = (1 - confidence) / 2
     low, high = np.quantile(found, [tail, 1 - tail])
     return Interval(value=statistic(members, others), low=float(low), high=float(high))
-
-
-def share(hits: int, count: int, confidence: float = 0.95) -> Interval:
-    """A share with its exact two-sided interval.
-
-    Source: Clopper and Pearson 1934, by bisection of the binomial's tails.
-    """
-    tail = (1 - confidence) / 2
-    return Interval(
-        value=hits / count,
-        low=share_below(hits, count, tail),
-        high=1 - share_below(count - hits, count, tail),
-    )
-
-
-def share_below(hits: int, count: int, tail: float) -> float:
-    """The share that `hits` of `count` exceed but for a chance of `tail`."""
-    if hits == 0:
-        return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        if binomial(count, middle)[hits:].sum() > tail:
-            high = middle
-        else:
-            low = middle
-    return low
 
 
 def rates_bound(
@@ -200,40 +189,3 @@ def best_one_run(
     if best is None:
         raise ValueError("expected at least one share")
     return best
-
-
-def excess_chance(flagged: int, drawn: int, rank: int, reference: int) -> float:
-    """Chance of at least `flagged` of `drawn` values below the `rank`-th of `reference`.
-
-    It holds if both are drawn alike, whatever the distribution: the count is then beta
-    binomial (drawn; rank, reference + 1 - rank).
-    """
-    a, b = rank, reference + 1 - rank
-    logs = [
-        math.lgamma(drawn + 1)
-        - math.lgamma(k + 1)
-        - math.lgamma(drawn - k + 1)
-        + math.lgamma(k + a)
-        + math.lgamma(drawn - k + b)
-        - math.lgamma(drawn + a + b)
-        + math.lgamma(a + b)
-        - math.lgamma(a)
-        - math.lgamma(b)
-        for k in range(flagged, drawn + 1)
-    ]
-    return min(1.0, math.fsum(math.exp(value) for value in logs))
-
-
-def binomial(count: int, chance: float) -> Scores:
-    """Probabilities (count + 1,) of 0 to `count` successes."""
-    if chance <= 0 or chance >= 1:
-        mass = np.zeros(count + 1)
-        mass[0 if chance <= 0 else count] = 1.0
-        return mass
-    k = np.arange(count + 1)
-    steps = np.concatenate([[0.0], np.log(np.arange(1, count + 1))]).cumsum()
-    ways = steps[count] - steps[k] - steps[count - k]
-    found: Scores = np.exp(
-        ways + k * math.log(chance) + (count - k) * math.log1p(-chance)
-    )
-    return found

@@ -6,7 +6,7 @@ imports happen inside the verbs, so that `--help` stays fast.
 
 import typer
 
-from vgmedgen.cli import audit, base, data, release, synthesize
+from vgmedgen.cli import audit, base, data, release, studio, synthesize
 from vgmedgen.cli.shared import run_cli
 
 app = typer.Typer(
@@ -19,9 +19,10 @@ app.add_typer(base.app, name="base")
 app.add_typer(data.app, name="data")
 app.add_typer(release.app, name="release")
 app.command(
-    epilog="example: vgmedgen synthesize --model site/releases/0123abcd/pipeline "
-    "--prompts prompts.csv --out synthetic"
+    epilog="example: vgmedgen synthesize 'a dermoscopic image of a melanoma' --count 16 "
+    "--site site.yaml --out drawn"
 )(synthesize.synthesize)
+app.command(epilog="example: vgmedgen studio --site site.yaml")(studio.studio)
 app.command(epilog="example: vgmedgen audit runs/demo/sites/hospital-a")(audit.audit)
 
 

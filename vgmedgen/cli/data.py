@@ -9,15 +9,20 @@ from vgmedgen.cli.shared import progress_of
 
 app = typer.Typer(no_args_is_help=True, help="Look at a dataset before it trains.")
 
+Identified = Annotated[
+    bool,
+    typer.Option("--identified", help="let in DICOM files that still name somebody"),
+]
+
 
 @app.command("check", epilog="example: vgmedgen data check busi /data/busi")
-def data_check(dataset: str, root: Path) -> None:
+def data_check(dataset: str, root: Path, identified: Identified = False) -> None:
     """Read a dataset whole: every image, mask and caption."""
     from collections import Counter
 
     from vgmedgen.data import adapters, images
 
-    found = adapters.read(dataset, root)
+    found = adapters.read(dataset, root, identified=identified)
     with progress_of("reading", len(found.records)) as advance:
         for record in found.records:
             images.load(record, 64)
@@ -30,7 +35,9 @@ def data_check(dataset: str, root: Path) -> None:
 
 
 @app.command("caption", epilog="example: vgmedgen data caption busi /data/busi c.csv")
-def data_caption(dataset: str, root: Path, out: Path) -> None:
+def data_caption(
+    dataset: str, root: Path, out: Path, identified: Identified = False
+) -> None:
     """Write the captions that training would use, as csv."""
     import csv
     import io
@@ -40,7 +47,7 @@ def data_caption(dataset: str, root: Path, out: Path) -> None:
     from vgmedgen.data.captions import caption
     from vgmedgen.files import write_text
 
-    found = adapters.read(dataset, root)
+    found = adapters.read(dataset, root, identified=identified)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["image", "caption"])

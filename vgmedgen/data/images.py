@@ -1,8 +1,7 @@
 """Open a record's image and masks; the only place where image files are decoded."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,11 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from vgmedgen.data import dicom
 from vgmedgen.data.records import Record
 from vgmedgen.errors import DataError
 from vgmedgen.files import sha256
-
-_Pixels = TypeVar("_Pixels", NDArray[np.uint8], NDArray[np.bool_])
 
 HALF = 128  # a mask value from here up is lesion; JPEG noise stays far from it
 
@@ -33,7 +31,7 @@ def load(record: Record, px: int) -> tuple[Tensor, Tensor]:
     Raises:
         DataError: if a file cannot be decoded, or a mask is not of the image's size.
     """
-    image = _decode(record.image, _colours)  # (H, W, 3)
+    image = _colours(record.image)  # (H, W, 3)
     mask = _unite(record, image.shape[:2])  # (H, W)
     small = _resize(torch.from_numpy(image).movedim(-1, 0).float(), px)
     covered = _resize(torch.from_numpy(mask)[None].float(), px)
@@ -67,7 +65,7 @@ def file_digest(path: Path) -> str:
 def _unite(record: Record, shape: Sequence[int]) -> NDArray[np.bool_]:
     union = np.zeros(tuple(shape), dtype=np.bool_)
     for path in record.masks:
-        mask = _decode(path, _foreground)
+        mask = _foreground(path)
         if mask.shape != union.shape:
             raise DataError(
                 f"mask {path} is {mask.shape[1]}x{mask.shape[0]} pixels, its image "
@@ -85,12 +83,16 @@ def _resize(planes: Tensor, px: int) -> Tensor:
     return resized.as_subclass(Tensor)
 
 
-def _colours(opened: Image.Image) -> NDArray[np.uint8]:
-    return np.array(_eight_bit(opened).convert("RGB"), dtype=np.uint8)
+def _colours(path: Path) -> NDArray[np.uint8]:
+    if dicom.is_dicom(path):
+        return dicom.read_pixels(path)
+    return np.array(_opened(path, "RGB"), dtype=np.uint8)
 
 
-def _foreground(opened: Image.Image) -> NDArray[np.bool_]:
-    grey = np.asarray(_eight_bit(opened).convert("L"))
+def _foreground(path: Path) -> NDArray[np.bool_]:
+    if dicom.is_dicom(path):
+        return dicom.read_mask(path)
+    grey = np.asarray(_opened(path, "L"))
     # some tools write the labels 0 and 1 themselves instead of black and white
     return grey > 0 if grey.max(initial=0) <= 1 else grey >= HALF
 
@@ -101,10 +103,10 @@ def _eight_bit(opened: Image.Image) -> Image.Image:
     return Image.fromarray((np.asarray(opened).clip(0, 65535) >> 8).astype(np.uint8))
 
 
-def _decode(path: Path, convert: Callable[[Image.Image], _Pixels]) -> _Pixels:
+def _opened(path: Path, mode: str) -> Image.Image:
     try:
         with Image.open(path) as opened:
-            return convert(opened)
+            return _eight_bit(opened).convert(mode)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{path} cannot be read as an image ({error}); the file is damaged or "

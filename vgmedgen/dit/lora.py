@@ -11,10 +11,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from diffusers import PixArtTransformer2DModel
+from diffusers import ModelMixin
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save
@@ -25,9 +25,12 @@ from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_bytes, write_text
 from vgmedgen.plan import Plan
 
+M = TypeVar("M", bound=ModelMixin)
+
 ADAPTER = "default"  # peft's name for an adapter that nobody named
 CONFIG_FILE = "adapter_config.json"  # peft's names of what it loads
 WEIGHTS_FILE = "adapter_model.safetensors"
+_PREFIX = "base_model.model"  # before a layer's name in that file
 
 
 def attach(
@@ -145,8 +148,38 @@ def save_adapter(generator: Generator, folder: Path) -> None:
     The same factors give the same bytes on every machine, whatever version peft has:
     the config holds only what it takes to load, in a fixed order.
     """
-    transformer = _peft(generator.transformer)
-    config = transformer.peft_config[ADAPTER]
+    _save(_peft(generator.transformer), folder)
+
+
+def save_hffm_adapter(generator: Generator, folder: Path) -> bool:
+    """Write the HFFM's factors as `save_adapter` does the DiT's.
+
+    Returns:
+        False, and nothing is written, where the HFFM stays as the base has it.
+    """
+    if not isinstance(generator.hffm, PeftModel):
+        return False
+    _save(generator.hffm, folder)
+    return True
+
+
+def file_names(generator: Generator, part: str) -> dict[str, str]:
+    """Names that the factors of one part have in an adapter's file -> canonical names.
+
+    Args:
+        generator: with LoRA attached.
+        part: dit or hffm.
+    """
+    found = {}
+    for name in parameters(generator):
+        if name.startswith(f"{part}."):
+            layer, factor = name.removeprefix(f"{part}.").rsplit(".", 1)
+            found[f"{_PREFIX}.{layer}.lora_{factor}.weight"] = name
+    return found
+
+
+def _save(model: PeftModel, folder: Path) -> None:
+    config = model.peft_config[ADAPTER]
     told = {
         "alpha_pattern": {},
         "base_model_name_or_path": None,
@@ -163,18 +196,16 @@ def save_adapter(generator: Generator, folder: Path) -> None:
         "use_dora": False,
         "use_rslora": False,
     }
-    factors = get_peft_model_state_dict(transformer)
+    factors = get_peft_model_state_dict(model)
     whole = {name: f.detach().cpu().contiguous() for name, f in factors.items()}
     write_bytes(folder / WEIGHTS_FILE, save(whole))
     write_text(folder / CONFIG_FILE, json.dumps(told, indent=2) + "\n")
 
 
-def merge_adapter(
-    transformer: PixArtTransformer2DModel, folder: Path
-) -> PixArtTransformer2DModel:
-    """The plain transformer with a `save_adapter` folder folded into its weights."""
-    merged = PeftModel.from_pretrained(
-        transformer, folder, torch_device=str(transformer.device)
+def merge_adapter(model: M, folder: Path) -> M:
+    """The plain transformer or HFFM with such a folder folded into its weights."""
+    merged: M = PeftModel.from_pretrained(
+        model, folder, torch_device=str(model.device)
     ).merge_and_unload()
     forget_origin(merged)
     return merged

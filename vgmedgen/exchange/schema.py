@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from vgmedgen.errors import ExchangeError
 from vgmedgen.ranges import digest_of
 
-PROTOCOL = "3"  # version of the messages; both sides must have the same
+PROTOCOL = "4"  # version of the messages; both sides must have the same
 SITE_ERROR = 100  # Flower error code of a reply that carries one of our codes as reason
 CODE = "VG[0-9]{2}"  # form of an error code, the only thing an error may say
 DTYPE = "float16"  # of every tensor on the wire
@@ -50,6 +50,7 @@ WORDS: Mapping[str, str] = {
     "plan": r"\{[ -~]{0,8000}\}",
     "plan-digest": _DIGEST,
     "manifest": r"\{[ -~\n]{0,1000000}\}",
+    "release-signature": r"(\{[ -~]{0,598}\})?",  # JSON; empty where nobody signs
     "coordinator": f"({_DIGEST})?",  # public signing key; empty where nobody signs
     "signature": "([0-9a-f]{128})?",
     "version": "[0-9A-Za-z.+-]{1,40}",  # of this package

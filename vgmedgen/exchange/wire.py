@@ -141,7 +141,9 @@ DOWN: Mapping[Kind, Form] = {
     Kind.TRAIN: Form(record="order", words=_ASKED | _ROUND, arrays="weights"),
     Kind.EVALUATE: Form(record="order", words=_ASKED | _ROUND, arrays="weights"),
     Kind.INSTALL: Form(
-        record="order", words=_ASKED | _ROUND | {"manifest"}, arrays="weights"
+        record="order",
+        words=_ASKED | _ROUND | {"manifest", "release-signature"},
+        arrays="weights",
     ),
 }
 UP: Mapping[Kind, Form] = {

@@ -1,24 +1,58 @@
 """Check a release folder against its manifest, byte by byte."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vgmedgen.base import Bundle
-from vgmedgen.errors import ReleaseError
-from vgmedgen.files import tree_digests
+from vgmedgen.configfile import plan_from_json
+from vgmedgen.errors import ConfigError, ReleaseError
+from vgmedgen.files import sha256
+from vgmedgen.plan import Plan
 from vgmedgen.ranges import digest_of
+from vgmedgen.release import facts
+from vgmedgen.release.card import card
+from vgmedgen.release.signature import FILE as SIGNATURE
+from vgmedgen.release.signature import LONGEST, Signature, check_own
 
 MANIFEST = "manifest.json"
+PLAN = "plan.json"
+CARD = "README.md"
+_LARGEST = 2**24  # bytes of a text that is read whole
 
 
-def digest(manifest: dict[str, Any]) -> str:
+def digest(manifest: Mapping[str, Any]) -> str:
     """Hash that names a release: two equal digests mean equal weights and facts."""
     return digest_of(manifest)
 
 
+def manifest_json(manifest: Mapping[str, Any]) -> str:
+    """A manifest as its file holds it."""
+    return json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+
+
+def parts_of(folder: Path) -> dict[str, str]:
+    """sha256 of every file that a manifest lists, by POSIX path, sorted.
+
+    Raises:
+        ReleaseError: if there is a link, or something else that is no file.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ReleaseError(f"release {folder}: {name} is no plain file; remove it")
+        if path.is_file() and name not in (MANIFEST, SIGNATURE):
+            found[name] = sha256(path)
+    return found
+
+
 def verify(folder: Path, bundle: Bundle | None = None) -> dict[str, Any]:
-    """Read the manifest after checking every file it lists.
+    """Read the manifest after checking every byte of the release.
+
+    A signature has to be that of this release by the key it names; whether to trust that
+    key is another question, see `vgmedgen.release.signature.check`.
 
     Args:
         folder: the release.
@@ -26,26 +60,91 @@ def verify(folder: Path, bundle: Bundle | None = None) -> dict[str, Any]:
 
     Raises:
         ReleaseError: if a file is missing, changed or unlisted, or the base is another.
+        TrustError: if the signature is wrong.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise ReleaseError(f"{folder} is no release: it has no {MANIFEST}")
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
-        listed = dict(manifest["files"])
-        base = str(manifest["base"])
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
-        raise ReleaseError(f"{path} is damaged; fetch the release again") from None
-    found = tree_digests(folder, leave_out=frozenset({MANIFEST}))
-    for name in sorted(listed.keys() | found.keys()):
-        if listed.get(name) != found.get(name):
-            raise ReleaseError(
-                f"release {folder}: {name} is not what the manifest lists; fetch the "
-                "release again"
-            )
-    if bundle is not None and base != bundle.digest:
+        manifest = _manifest(folder)
+        listed, found = manifest["files"], parts_of(folder)
+        for name in sorted(listed.keys() | found.keys()):
+            if listed.get(name) != found.get(name):
+                raise ReleaseError(
+                    f"release {folder}: {name} is not what the manifest lists; fetch the "
+                    "release again"
+                )
+        facts.check(manifest, plan_of(folder))
+        if _text(folder / CARD) != card(manifest):
+            raise _damaged(folder / MANIFEST)  # or else the card's digest were wrong
+        signature = signature_of(folder)
+    except OSError as error:
         raise ReleaseError(
-            f"release {folder} was made for base {base[:12]}, this site holds "
+            f"release {folder} cannot be read: {error.strerror or error}"
+        ) from None
+    if signature is not None:
+        check_own(signature, manifest)
+    if bundle is not None and manifest["base"] != bundle.digest:
+        raise ReleaseError(
+            f"release {folder} was made for base {manifest['base'][:12]}, this site holds "
             f"{bundle.digest[:12]}; install that base first"
         )
     return manifest
+
+
+def plan_of(folder: Path) -> Plan:
+    """The plan that the run of a release had.
+
+    Raises:
+        ReleaseError: if it is not there, or damaged.
+    """
+    path = folder / PLAN
+    text = _text(path)
+    try:
+        plan = plan_from_json(text)
+    except ConfigError:
+        raise _damaged(path) from None
+    if plan.to_json() != text:
+        raise _damaged(path)
+    return plan
+
+
+def signature_of(folder: Path) -> Signature | None:
+    """The signature in a release folder; None where nobody signed.
+
+    Raises:
+        ReleaseError: if it is damaged.
+    """
+    path = folder / SIGNATURE
+    return Signature.from_json(_text(path, LONGEST)) if path.exists() else None
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise ReleaseError(f"{folder} is no release: it has no {MANIFEST}")
+    text = _text(path)
+    try:
+        manifest: dict[str, Any] = json.loads(text)
+        listed = manifest["files"]
+        whole = isinstance(listed, dict) and manifest_json(manifest) == text
+    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    if not whole:
+        raise _damaged(path)
+    return manifest
+
+
+def _text(path: Path, largest: int = _LARGEST) -> str:
+    """A text file of a release; an empty one where there is none."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as stream:
+        content = stream.read(largest + 1)
+    try:
+        if len(content) <= largest:
+            return content.decode()
+    except UnicodeDecodeError:
+        pass
+    raise _damaged(path)
+
+
+def _damaged(path: Path) -> ReleaseError:
+    return ReleaseError(f"{path} is damaged; fetch the release again")

@@ -5,61 +5,97 @@ which rebuilds it from the tensors that the exchange schema allows and compares 
 so nothing but schema tensors has to travel, and every site ends with the same bytes.
 """
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from safetensors.torch import save
 
 from vgmedgen.base import Bundle
 from vgmedgen.dit import lora
-from vgmedgen.dit.model import forget_origin
-from vgmedgen.files import tree_digests, write_text
+from vgmedgen.exchange.payload import on_wire
+from vgmedgen.exchange.schema import ExchangeSchema
+from vgmedgen.files import write_bytes, write_text
 from vgmedgen.plan import Plan
+from vgmedgen.release import facts as forms
 from vgmedgen.release.card import card
-from vgmedgen.release.verify import MANIFEST
+from vgmedgen.release.verify import CARD, MANIFEST, PLAN, manifest_json, parts_of
+from vgmedgen.release.weights import (
+    ADAPTER,
+    HFFM_ADAPTER,
+    MAPPER_FILE,
+    TEXT_MAPPER,
+    Weights,
+)
+from vgmedgen.text.mapper import TextMapper
 from vgmedgen.training.rounds import Workbench
-
-Weights = Mapping[str, Mapping[str, np.ndarray]]
 
 
 def write(
-    folder: Path, bundle: Bundle, plan: Plan, weights: Weights, facts: Mapping[str, Any]
+    folder: Path,
+    bundle: Bundle,
+    plan: Plan,
+    weights: Weights,
+    facts: Mapping[str, Any],
+    bench: Workbench | None = None,
 ) -> dict[str, Any]:
-    """Write adapter, HFFM, text mapper, model card and manifest below `folder`.
+    """Write adapters, text mapper, plan, model card and manifest below `folder`.
 
     Args:
         folder: is replaced when the release is whole.
         bundle: the base that the run trained on.
-        plan: gives rank and targets of the LoRA.
-        weights: both groups of the exchange.
-        facts: what the manifest tells of the run; plain JSON.
+        plan: of the run.
+        weights: both groups of the exchange, rounded to what a message can carry.
+        facts: what the manifest tells of the run; plain JSON of closed forms (see
+            `vgmedgen.release.facts`). What follows from the base and the plan is theirs.
+        bench: models of that base and plan, if they are loaded already.
 
     Returns:
         The manifest.
+
+    Raises:
+        ReleaseError: if a fact has another form than its own; nothing was written.
+        ExchangeError: if the weights are not those of the base and plan.
     """
+    bench = bench or Workbench.open(bundle, plan, torch.device("cpu"))
+    schema = ExchangeSchema.of(bench.states())
+    told = {
+        **forms.given(facts),
+        "base": bundle.digest,
+        "base_licence": forms.plain(bundle.manifest.get("licence", "")),
+        "base_source": forms.plain(bundle.manifest.get("source", "")),
+        "image_px": bundle.image_px,
+        "plan": plan.digest,
+        "exchange": schema.digest,
+        "rounds": plan.align_rounds + plan.generate_rounds,
+        "align_rounds": plan.align_rounds,
+        "generate_rounds": plan.generate_rounds,
+    }
+    forms.check(told, plan)
+    bench.take({g: on_wire(weights[g], specs) for g, specs in schema.groups.items()})
     work = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    bench = Workbench.open(bundle, plan, torch.device("cpu"))
-    bench.take(weights)
-    lora.save_adapter(bench.generator, work / "adapter")
-    forget_origin(bench.mapper)
-    bench.mapper.save_pretrained(work / "text_mapper")
-    lora.merge(bench.generator)
-    bench.generator.hffm.save_pretrained(work / "hffm")
-    told = {
-        **facts,
-        "base": bundle.digest,
-        "image_px": bundle.image_px,
-        "plan": plan.digest,
-    }
-    write_text(work / "README.md", card(told))
-    manifest = {**told, "files": tree_digests(work, leave_out=frozenset({MANIFEST}))}
-    write_text(work / MANIFEST, json.dumps(manifest, indent=2, sort_keys=True))
+    lora.save_adapter(bench.generator, work / ADAPTER)
+    lora.save_hffm_adapter(bench.generator, work / HFFM_ADAPTER)
+    _save_mapper(bench.mapper, bundle, work / TEXT_MAPPER)
+    write_text(work / PLAN, plan.to_json())
+    write_text(work / CARD, card(told))
+    manifest = {**told, "files": parts_of(work)}
+    write_text(work / MANIFEST, manifest_json(manifest))
     shutil.rmtree(folder, ignore_errors=True)
     work.rename(folder)
     return manifest
+
+
+def _save_mapper(mapper: TextMapper, bundle: Bundle, folder: Path) -> None:
+    """Write the mapper as diffusers does, with the config that the base has.
+
+    diffusers would note its own version in it, and the releases of two sites differ.
+    """
+    state = {n: t.detach().cpu().contiguous() for n, t in mapper.state_dict().items()}
+    write_bytes(folder / MAPPER_FILE, save(state, {"format": "pt"}))
+    config = bundle.part(TEXT_MAPPER) / "config.json"
+    write_bytes(folder / "config.json", config.read_bytes())

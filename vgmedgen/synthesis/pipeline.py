@@ -1,16 +1,18 @@
 """Prompt to image, as a diffusers pipeline: one folder with a model_index.json.
 
 ```python
-pipeline = VGMedGenPipeline.from_pretrained("releases/current")
+pipeline = VGMedGenPipeline.from_pretrained(folder)  # of an installed release
 pipeline("a dermoscopic image of a melanoma", seeds=[7]).images[0].save("image.png")
 ```
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import diffusers
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -21,17 +23,25 @@ from diffusers import (
 )
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from vgmedgen.data.images import as_input, as_uint8
 from vgmedgen.dit.codec import Codec
 from vgmedgen.dit.hffm import HFFM
 from vgmedgen.dit.model import Generator
 from vgmedgen.dit.sampler import sample, solver
+from vgmedgen.prior.model import VisualPrior
+from vgmedgen.synthesis import arguments
+from vgmedgen.synthesis.control import Conditions, stacked
 from vgmedgen.text.encoder import TextEncoder
 from vgmedgen.text.mapper import TextMapper
 
 PACKAGE = "vgmedgen"
-SEED_RANGE = 2**63 - 1
+
+AfterStep = Callable[[Any, int, Tensor, dict[str, Any]], dict[str, Any] | None]
 
 
 @dataclass
@@ -39,22 +49,29 @@ class Synthesis(BaseOutput):  # type: ignore[misc]  # diffusers is untyped
     """What one call drew.
 
     Attributes:
-        images: one per prompt: PIL images, an array (B, H, W, 3) or a tensor
+        images: one per prompt and copy: PIL images, an array (B, H, W, 3) or a tensor
             (B, 3, H, W) in [0, 1], or latents (B, 4, h, w), as asked.
         seeds: draw the same images again.
+        masks: (B, H, W) of 0 and 1, uint8; None where none were asked for.
     """
 
     images: Any
     seeds: list[int]
+    masks: NDArray[np.uint8] | None = None
 
 
 class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
     """Text encoder, text mapper, HFFM, DiT and VAE of one release.
 
     `scheduler` may be the one of training, from which DPM-Solver++ is then made.
+    `visual_prior`, for masks, is the public one of the base bundle.
     """
 
-    model_cpu_offload_seq = "text_encoder->text_mapper->hffm->transformer->vae"
+    model_cpu_offload_seq = (
+        "text_encoder->text_mapper->hffm->transformer->vae->visual_prior"
+    )
+    _optional_components = ["visual_prior"]  # noqa: RUF012  # as diffusers declares it
+    _callback_tensor_inputs = ["latents"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -65,6 +82,7 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
         tokenizer: PreTrainedTokenizerBase,
         vae: AutoencoderKL,
         scheduler: SchedulerMixin,
+        visual_prior: VisualPrior | None = None,
     ) -> None:
         super().__init__()
         if isinstance(scheduler, DDPMScheduler):
@@ -77,8 +95,10 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
             tokenizer=tokenizer,
             vae=vae,
             scheduler=scheduler,
+            visual_prior=visual_prior,
         )
         self.processor = VaeImageProcessor()
+        self._interrupt = False
 
     @classmethod
     def from_pretrained(
@@ -89,8 +109,13 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
         Args:
             folder: holds model_index.json.
             options: as diffusers takes them.
+
+        Raises:
+            OSError: if there is no such folder, or it holds other weights.
+            ValueError: if the folder or an option would have foreign code run.
         """
-        told = {"use_safetensors": True, "local_files_only": True, **options}
+        arguments.refuse_code(Path(folder), options)
+        told = {**options, "use_safetensors": True, "local_files_only": True}
         return super().from_pretrained(folder, **told)  # type: ignore[no-any-return]
 
     def register_modules(self, **modules: object) -> None:
@@ -104,68 +129,165 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
             if type(part).__module__.split(".")[0] == PACKAGE:
                 self.register_to_config(**{name: (PACKAGE, type(part).__name__)})
 
+    @property
+    def interrupt(self) -> bool:
+        """Whether a callback has asked, through `_interrupt`, to stop drawing."""
+        return self._interrupt
+
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None = None,
         *,
-        seeds: Sequence[int] | None = None,
-        generator: torch.Generator | None = None,
+        anatomy_prompt: arguments.Words = None,
+        style_prompt: arguments.Words = None,
+        towards_prompt: arguments.Words = None,
+        share: float | Sequence[float] = 0.0,
+        num_images_per_prompt: int = 1,
         num_inference_steps: int = 25,
-        guidance_scale: float = 4.5,
+        guidance_scale: float = 2.0,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        seeds: Sequence[int] | None = None,
+        latents: Tensor | None = None,
         output_type: str = "pil",
-    ) -> Synthesis:
-        """Draw one image per prompt.
+        return_dict: bool = True,
+        callback_on_step_end: AfterStep | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        output_masks: bool = False,
+        strict: bool = False,
+    ) -> Synthesis | tuple[Any, ...]:
+        """Draw images: `num_images_per_prompt` of the first prompt, then of the next.
 
-        An image depends on its prompt and its seed; up to rounding, the other prompts
-        of the call do not matter.
+        An image depends on what it is asked to show and on its seed; up to rounding, the
+        other images of the call do not matter. `Drawer` leaves out the rounding.
 
         Args:
             prompt: one caption or several.
-            seeds: one per prompt.
-            generator: draws the seeds where none are given; without either they are
-                fresh.
+            anatomy_prompt: captions to take the anatomy from instead, one for all or
+                one per prompt.
+            style_prompt: captions to take the style from instead.
+            towards_prompt: captions to move anatomy and style towards.
+            share: how far, 0 to 1.
+            num_images_per_prompt: copies that differ by their seeds.
             num_inference_steps: of the solver.
             guidance_scale: 1 follows the prompt as trained; more exaggerates it.
+            generator: draws the seeds, or one generator per image that draws its seed.
+            seeds: one per image; without these and a generator they are fresh.
+            latents: noise (B, 4, h, w) to start from in place of that of the seeds.
             output_type: pil, np, pt or latent.
+            return_dict: False gives a tuple that starts with the images.
+            callback_on_step_end: called with the pipeline, the step, the timestep and
+                the latents by name; what it returns replaces them. Setting
+                `_interrupt` of the pipeline ends the drawing there.
+            callback_on_step_end_tensor_inputs: `latents` is all there is.
+            output_masks: also give what the visual prior sees as lesion.
+            strict: refuse a prompt that the text encoder cannot take whole.
 
         Returns:
-            The images, and the seeds that they were drawn from.
+            The images, the seeds that they were drawn from, and masks if asked for.
 
         Raises:
-            ValueError: if there is no prompt, or not one seed per prompt.
+            ValueError: if an argument, or a number of them, is not as told above.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        if not prompts:
-            raise ValueError("no prompt was given")
-        if seeds is None:
-            seeds = _fresh_seeds(len(prompts), generator)
-        embedding = TextEncoder(self.text_encoder, self.tokenizer).embed(prompts)
-        device, dtype = self.text_mapper.device, self.text_mapper.dtype
-        anatomy, style = self.text_mapper(embedding.to(device, dtype))
-        latents = sample(
-            Generator(self.transformer, self.hffm),
-            self.scheduler,
-            anatomy,
-            style,
+        told = arguments.Told(
             steps=num_inference_steps,
             guidance=guidance_scale,
+            copies=num_images_per_prompt,
+            output_type=output_type,
+            masks=output_masks,
+        )
+        told.check(has_prior=self.visual_prior is not None)
+        inputs = arguments.tensor_inputs(
+            callback_on_step_end,
+            callback_on_step_end_tensor_inputs,
+            self._callback_tensor_inputs,
+        )
+        asks = arguments.asks_of(
+            prompt,
+            anatomy=anatomy_prompt,
+            style=style_prompt,
+            towards=towards_prompt,
+            share=share,
+            copies=num_images_per_prompt,
             seeds=seeds,
+            generator=generator,
         )
-        if output_type == "latent":
-            return Synthesis(images=latents, seeds=list(seeds))
-        images = Codec(self.vae).decode(latents.to(self.vae.dtype))
-        return Synthesis(
-            images=self.processor.postprocess(images, output_type=output_type),
-            seeds=list(seeds),
-        )
+        encoder = TextEncoder(self.text_encoder, self.tokenizer)
+        arguments.tell_dropped(encoder, asks, strict=strict)
+        conditions = Conditions(encoder, self.text_mapper, self._execution_device)
+        anatomy, style = stacked([conditions.of(ask) for ask in asks])
+        self._interrupt = False
+        with self.progress_bar(total=num_inference_steps) as bar:
+
+            def after(step: int, timestep: Tensor, current: Tensor) -> Tensor | None:
+                if callback_on_step_end is not None:
+                    named = dict.fromkeys(inputs, current)
+                    given = callback_on_step_end(self, step, timestep, named) or {}
+                    current = given.get("latents", current)
+                bar.update()
+                return None if self._interrupt else current
+
+            drawn = sample(
+                Generator(self.transformer, self.hffm),
+                self.scheduler,
+                anatomy,
+                style,
+                steps=num_inference_steps,
+                guidance=guidance_scale,
+                seeds=[ask.seed for ask in asks],
+                latents=latents,
+                after_step=after,
+            )
+        result = self._result(drawn, [ask.seed for ask in asks], told)
+        self.maybe_free_model_hooks()
+        return result if return_dict else result.to_tuple()
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in about [-1, 1] of latents (B, 4, h, w)."""
+        with torch.no_grad():
+            return Codec(self.vae).decode(latents.to(self.vae.dtype)).float()
+
+    def to_pixels(self, images: Tensor) -> NDArray[np.uint8]:
+        """Pixels (B, H, W, 3) of images (B, 3, H, W) in about [-1, 1]."""
+        pixels: NDArray[np.uint8] = as_uint8(images).movedim(1, -1).cpu().numpy()
+        return np.ascontiguousarray(pixels)
+
+    def masks_of(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What the visual prior sees as lesion: (B, H, W) of 0 and 1.
+
+        A function of each image's pixels (H, W, 3) alone, to the bit: they are looked at
+        one by one.
+
+        Raises:
+            ValueError: if the pipeline has no visual prior.
+        """
+        if self.visual_prior is None:
+            raise ValueError("this pipeline has no visual prior, so it draws no masks")
+        prior = self.visual_prior.eval()
+        seen = []
+        for one in torch.from_numpy(np.array(pixels)).movedim(-1, 1):
+            image = as_input(one[None]).contiguous()
+            with torch.no_grad():
+                logits = prior(
+                    image.to(self._execution_device, prior.dtype)
+                ).mask_logits
+            seen.append((logits[0, 0] > 0).byte().cpu().numpy())
+        return np.stack(seen)
+
+    def _result(
+        self, latents: Tensor, seeds: list[int], told: arguments.Told
+    ) -> Synthesis:
+        if told.output_type == "latent":
+            return Synthesis(images=latents, seeds=seeds)
+        images = self.decode(latents)
+        pixels = self.to_pixels(images)
+        masks = self.masks_of(pixels) if told.masks else None
+        given: Any = [Image.fromarray(one) for one in pixels]
+        if told.output_type != "pil":
+            given = self.processor.postprocess(images, output_type=told.output_type)
+        return Synthesis(images=given, seeds=seeds, masks=masks)
 
 
-def _fresh_seeds(count: int, generator: torch.Generator | None) -> list[int]:
-    if generator is None:
-        generator = torch.Generator()
-        generator.seed()
-    drawn = torch.randint(
-        SEED_RANGE, (count,), generator=generator, device=generator.device
-    )
-    return [int(seed) for seed in drawn]
+# plain diffusers looks for the class that a folder names among its own: with this,
+# DiffusionPipeline.from_pretrained(folder) finds it once ours was imported
+diffusers.VGMedGenPipeline = VGMedGenPipeline

@@ -77,11 +77,19 @@ class TextEncoder(nn.Module):
         """Stay in evaluation mode: the encoder is frozen, its dropout with it."""
         return super().train(mode=False)
 
-    @torch.no_grad()
+    def dropped(self, captions: Sequence[str]) -> list[int]:
+        """How many tokens of each caption do not fit and go unread."""
+        if not captions:
+            return []
+        # verbose would have it warn of the very length that is being asked for
+        whole = self.tokenizer(list(captions), truncation=False, verbose=False)
+        return [max(0, len(ids) - self.max_tokens) for ids in whole["input_ids"]]
+
     def embed(self, captions: Sequence[str]) -> Tensor:
         """Mean over the tokens of each caption: (B, E) on the CPU.
 
-        An embedding does not depend, but for rounding, on the captions beside it.
+        An embedding does not depend, but for rounding, on the captions beside it; see
+        `embed_alone`. Captions that do not fit are told of in the log.
 
         Raises:
             DataError: if a caption is empty.
@@ -92,6 +100,32 @@ class TextEncoder(nn.Module):
                     f"caption {place + 1} of {len(captions)} is empty; an image needs at "
                     "least one word"
                 )
+        lost = [count for count in self.dropped(captions) if count]
+        if lost:
+            log.warning(
+                "%d of %d captions are longer than %d tokens; %d tokens go unread",
+                len(lost),
+                len(captions),
+                self.max_tokens,
+                sum(lost),
+            )
+        return self._pooled(captions)
+
+    def embed_alone(self, caption: str) -> Tensor:
+        """Embedding (1, E) that is a function of its caption to the last bit.
+
+        Neither other captions nor padding to their length can round it another way.
+        Tokens that do not fit go unread without a word; see `dropped`.
+
+        Raises:
+            DataError: if the caption is empty.
+        """
+        if not caption.strip():
+            raise DataError("a caption is empty; an image needs at least one word")
+        return self._pooled([caption])
+
+    @torch.no_grad()
+    def _pooled(self, captions: Sequence[str]) -> Tensor:
         device = next(self.model.parameters()).device
         tokens = self.tokenizer(
             list(captions),
@@ -100,8 +134,6 @@ class TextEncoder(nn.Module):
             max_length=self.max_tokens,
             return_tensors="pt",
         ).to(device)
-        if tokens["input_ids"].shape[1] == self.max_tokens:
-            log.warning("captions are read up to token %d", self.max_tokens)
         # token types are left out: not every family has them, and here all are the same
         seen = self.model(
             input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]

@@ -20,6 +20,10 @@ EVENTS = frozenset(
         "deny",
         "register",  # a node's key, at the coordinator
         "renew",  # a certificate
+        "install",  # a release
+        "use",
+        "roll-back",
+        "remove",
         "mended",  # this log, after a crash in the middle of a line
     }
 )
@@ -47,6 +51,7 @@ WHY = (
     "size",
     "last-look",
     "training",
+    "release",
     "unforeseen",
     "signal",
     "crashed",

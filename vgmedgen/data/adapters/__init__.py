@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from vgmedgen.data import dicom
 from vgmedgen.data.adapters import busi, ham10000, kvasir_seg, table
 from vgmedgen.data.records import Dataset, Record
 from vgmedgen.data.tables import read_rows
@@ -25,8 +26,13 @@ ADAPTERS: Mapping[str, Callable[[Path], Dataset]] = {
 }
 
 
-def read(dataset: str, root: Path, *, captions: Path | None = None) -> Dataset:
+def read(
+    dataset: str, root: Path, *, captions: Path | None = None, identified: bool = False
+) -> Dataset:
     """List the records of one dataset.
+
+    Of a DICOM file only the header is read. Synthetic images are refused always: a model
+    that trains on what models drew drifts away from the patients.
 
     Args:
         dataset: Name of the adapter: ham10000, busi, kvasir-seg or table.
@@ -34,9 +40,11 @@ def read(dataset: str, root: Path, *, captions: Path | None = None) -> Dataset:
             or a folder that holds manifest.csv.
         captions: A csv with columns image, caption that replaces all captions; an
             image is named by file name, stem or record id.
+        identified: whether DICOM files that still name somebody are let in.
 
     Raises:
-        DataError: if the dataset is unknown, incomplete or malformed.
+        DataError: if the dataset is unknown, incomplete or malformed, or a DICOM file is
+            synthetic or still names somebody.
     """
     adapter = ADAPTERS.get(dataset.replace("_", "-"))
     if adapter is None:
@@ -48,8 +56,32 @@ def read(dataset: str, root: Path, *, captions: Path | None = None) -> Dataset:
     found = adapter(root)
     if not found.records:
         raise DataError(f"{dataset}: {root} holds no image; check the path")
+    _check_dicom(found, identified=identified)
     found = _twins_together(found)
     return found if captions is None else _with_captions(found, captions)
+
+
+def _check_dicom(dataset: Dataset, *, identified: bool) -> None:
+    """Refuse DICOM files, under whatever name, that must not train.
+
+    Raises:
+        DataError: if one is synthetic, unreadable, or names somebody uninvited.
+    """
+    for record in dataset.records:
+        for path in filter(dicom.is_dicom, (record.image, *record.masks)):
+            told = dicom.header(path)
+            if told.synthetic:
+                raise DataError(
+                    f"{path} says that it is a synthetic image; only images of patients "
+                    "train a site: remove its row"
+                )
+            if told.identity and not identified:
+                raise DataError(
+                    f"{path} still identifies somebody, by {', '.join(told.identity)}; "
+                    "de-identify it (and set Patient Identity Removed to YES for a "
+                    "pseudonym), or let it in by policy.identified_dicom: true in "
+                    "site.yaml (--identified of vgmedgen data)"
+                )
 
 
 def _twins_together(dataset: Dataset) -> Dataset:

@@ -1,12 +1,14 @@
 """Any dataset as a csv: columns image and caption, optional mask, unit, label, id.
 
 Every other column becomes a fact. Paths are relative to the csv. Several masks of one
-image are separated by `;`. Without a column unit, or where it is empty, the image is
-the unit.
+image are separated by `;`. Images and masks may be DICOM files. Without a column unit,
+or where it is empty, the unit of a DICOM image is its patient, under a digest of the
+patient's ID; any other image is a unit of its own.
 """
 
 from pathlib import Path
 
+from vgmedgen.data import dicom
 from vgmedgen.data.records import Dataset, Record
 from vgmedgen.data.tables import read_rows
 from vgmedgen.errors import DataError
@@ -48,15 +50,20 @@ def _record(path: Path, line: int, row: dict[str, str]) -> Record:
         )
     masks = [name.strip() for name in row.get("mask", "").split(";") if name.strip()]
     name = row.get("id") or row["image"]
+    image = _file(path, line, "image", row["image"])
     return Record(
         name,
-        _file(path, line, "image", row["image"]),
+        image,
         tuple(_file(path, line, "mask", mask) for mask in masks),
-        row.get("unit") or name,
+        row.get("unit") or _patient(image) or name,
         row.get("label", ""),
         {key: value for key, value in row.items() if value and key not in KNOWN},
         row["caption"],
     )
+
+
+def _patient(image: Path) -> str:
+    return dicom.header(image).patient if dicom.is_dicom(image) else ""
 
 
 def _file(path: Path, line: int, column: str, name: str) -> Path:

@@ -1,0 +1,190 @@
+"""The releases that a site holds: install one by hand, choose, check, remove.
+
+Whatever changes the model in use is a person's decision. It is in the audit log before
+it is carried out, and what came of it after.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from client.runfiles import AUDIT
+from vgmedgen.errors import PolicyError, ReleaseError, VGMedGenError
+from vgmedgen.siteconfig import FILE, load_config
+from vgmedgen.trust.facts import FACTS
+from vgmedgen.trust.journal import Journal
+
+if TYPE_CHECKING:
+    from vgmedgen.release.store import Installed, Store
+
+RELEASES = "releases"  # in the site's folder
+
+
+def store_of(folder: Path) -> "Store":
+    """The releases of the site in `folder`."""
+    from vgmedgen.release.store import Store  # noqa: PLC0415 - as far as needed
+
+    return Store(folder / RELEASES)
+
+
+def install(
+    folder: Path, source: Path, by: str, *, allow_downgrade: bool = False
+) -> "Installed":
+    """Install a release that was carried here, and use it.
+
+    Args:
+        folder: of the site.
+        source: a release folder, or one file of it.
+        by: who decides.
+        allow_downgrade: also one that is older than the one in use.
+
+    Returns:
+        The release, as it is installed.
+
+    Raises:
+        ConfigError: if the site's site.yaml is no valid one.
+        PolicyError: if it is not signed by a coordinator whom the site's policy lists.
+        VGMedGenError: for a release that is changed, for another base, or older; the one
+            in use stays so.
+    """
+    load_config(folder / FILE)
+    store = store_of(folder)
+    with _recorded(folder, "install", by) as facts:
+        # imported once it is known that there is a site: these bring torch and the models
+        from vgmedgen.release.install import install_from  # noqa: PLC0415
+        from vgmedgen.site import Site  # noqa: PLC0415
+
+        site = Site(folder)
+        trusted = site.policy.coordinators
+        if not trusted:
+            raise PolicyError(
+                f"{folder / FILE} trusts nobody's releases: policy.coordinators is empty; "
+                "put the 64 digits of coordinator.pub there, once you know whose they are"
+            )
+        digest = install_from(
+            folder / RELEASES,
+            site.bundle,
+            source,
+            trusted,
+            allow_downgrade=allow_downgrade,
+        )
+        installed = store.find(digest)
+        facts.update(_facts(installed))
+    return installed
+
+
+def use(folder: Path, name: str, by: str) -> "Installed":
+    """Use a release that is installed, after every byte of it was checked.
+
+    Raises:
+        PolicyError: if it is signed by a coordinator whom the policy does not list.
+        ReleaseError: if there is none of that name, or it is damaged.
+    """
+    store = store_of(folder)
+    chosen = store.find(name)
+    with _recorded(folder, "use", by) as facts:
+        facts.update(_facts(chosen))
+        _check_trusted(folder, chosen)
+        return store.use(chosen.digest)
+
+
+def roll_back(folder: Path, by: str) -> "Installed":
+    """Use the release again that was in use before this one.
+
+    Raises:
+        PolicyError: if it is signed by a coordinator whom the policy does not list.
+        ReleaseError: if there is none, or it is damaged.
+    """
+    store = store_of(folder)
+    with _recorded(folder, "roll-back", by) as facts:
+        before = _before(store)
+        if before is not None:
+            facts.update(_facts(before))
+            _check_trusted(folder, before)
+        return store.roll_back()
+
+
+def remove(folder: Path, name: str, by: str) -> "Installed":
+    """Remove a release that is not in use.
+
+    Raises:
+        ReleaseError: if there is none of that name, or it is in use.
+        StateError: if it cannot be removed.
+    """
+    store = store_of(folder)
+    chosen = store.find(name)
+    with _recorded(folder, "remove", by) as facts:
+        facts.update(_facts(chosen))
+        store.remove(chosen.digest)
+    return chosen
+
+
+def rows(folder: Path) -> list[dict[str, str | bool]]:
+    """Every release of a site, the newest installation first; nothing is checked."""
+    return [
+        {
+            "name": one.name,
+            "run": one.run,
+            "created": one.created,
+            "signed_by": one.coordinator,
+            "installed": one.installed,
+            "current": one.current,
+            "digest": one.digest,
+        }
+        for one in store_of(folder).all()
+    ]
+
+
+def _before(store: "Store") -> "Installed | None":
+    """The release that was in use before this one; None where that is not known."""
+    from vgmedgen.release.store import INSTALLED  # noqa: PLC0415 - as far as needed
+
+    try:
+        told = json.loads((store.current().folder / INSTALLED).read_text())
+        return store.find(str(told["before"]))
+    except (OSError, ValueError, KeyError, TypeError, ReleaseError):
+        return None  # rolling back says what is wrong
+
+
+def _check_trusted(folder: Path, chosen: "Installed") -> None:
+    """A key that the policy lists no more may be in the wrong hands by now."""
+    trusted = load_config(folder / FILE).policy.coordinators
+    if trusted and chosen.coordinator not in trusted:
+        raise PolicyError(
+            f"release {chosen.name} is signed by {chosen.coordinator[:16] or 'nobody'}, "
+            f"whom policy.coordinators does not list; the release in use stays so"
+        )
+
+
+@contextmanager
+def _recorded(folder: Path, event: str, by: str) -> Iterator[dict[str, str]]:
+    """Keep a decision in the audit log before it is carried out, and what came of it.
+
+    Yields:
+        Facts of the release, for whoever carries it out to fill in.
+    """
+    journal, facts = Journal(folder / AUDIT), dict[str, str]()
+    # first the log: a decision that it does not hold is none
+    journal.add(event, decision="approved", approved_by=by)
+    try:
+        yield facts
+    except (Exception, KeyboardInterrupt) as error:
+        ours = isinstance(error, VGMedGenError)
+        code = error.code if isinstance(error, VGMedGenError) else VGMedGenError.code
+        decision = "refused" if ours else "failed"
+        journal.add(event, decision=decision, code=code, approved_by=by, **facts)
+        raise
+    journal.add(event, decision="accepted", approved_by=by, **facts)
+
+
+def _facts(release: "Installed") -> dict[str, str]:
+    """What an audit log may tell of a release; words of another form are left out."""
+    told = {
+        "digest": release.digest,
+        "run": release.run,
+        "coordinator": release.coordinator,
+    }
+    return {name: w for name, w in told.items() if re.fullmatch(FACTS[name], w)}

@@ -1,0 +1,50 @@
+"""Words that several verbs of `vgmedgen-client` take."""
+
+import getpass
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vgmedgen.errors import ConfigError
+from vgmedgen.trust.facts import FACTS
+
+Where = Annotated[
+    Path, typer.Option("--site", help="the site's site.yaml, or the folder it lies in")
+]
+By = Annotated[
+    str, typer.Option("--by", help="who decides; default: the name of the login")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+HERE = Path("site.yaml")
+
+
+def folder_of(site: Path) -> Path:
+    """The folder of a site, by what `--site` says.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    if site.is_dir():
+        return site
+    if site.name != HERE.name or not site.parent.is_dir():
+        raise ConfigError(
+            f"{site} is no site: --site takes a folder, or the site.yaml that lies in it"
+        )
+    return site.parent
+
+
+def officer(by: str) -> str:
+    """The name that stands beside a decision.
+
+    Raises:
+        ConfigError: if it could not stand in an audit log.
+    """
+    name = by or getpass.getuser()
+    if not re.fullmatch(FACTS["approved_by"], name):
+        raise ConfigError(
+            f"'{name[:60]}' cannot stand beside a decision: letters, blanks, dots, "
+            "hyphens and apostrophes, at most 60; say who decides: --by 'A. Officer'"
+        )
+    return name

@@ -1,0 +1,49 @@
+"""A small site with an installed release, and enough held-out images for its gate."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+from vgmedgen.base import Bundle
+from vgmedgen.data.layouts import write_phantoms
+from vgmedgen.data.phantom import tint_of
+from vgmedgen.plan import Plan
+from vgmedgen.release.install import install
+from vgmedgen.release.write import write
+from vgmedgen.site import Site
+from vgmedgen.training.rounds import Workbench
+
+PHANTOMS = 72
+FACTS = {"run": "r-1", "experiment": "demo", "config": "c" * 64, "sites": ["a", "b"]}
+
+
+def make_site(
+    folder: Path,
+    bundle: Bundle,
+    *,
+    phantoms: int = PHANTOMS,
+    policy: Mapping[str, object] | None = None,
+) -> Site:
+    """A dermoscopy site of drawn images, half of its lesions held out."""
+    if not (folder / "data").is_dir():
+        write_phantoms("dermoscopy", folder / "data", phantoms, 7, 48, tint_of(0))
+    told = {
+        "name": "hospital-a",
+        "base": str(bundle.folder.resolve()),
+        "sources": [{"dataset": "ham10000", "root": "data"}],
+        "heldout": 0.5,
+        "policy": dict(policy or {}),
+        "device": "cpu",
+    }
+    (folder / "site.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(told)))
+    return Site(folder)
+
+
+def install_base(site: Site, plan: Plan, facts: Mapping[str, object] = FACTS) -> str:
+    """Install a release whose weights are the base's own; returns its digest."""
+    weights = Workbench.open(site.bundle, plan, torch.device("cpu")).states()
+    scratch = site.folder / "published"
+    told = write(scratch / str(facts["run"]), site.bundle, plan, weights, facts)
+    return install(site.folder / "releases", site.bundle, plan, weights, told)

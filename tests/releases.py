@@ -1,0 +1,141 @@
+"""Releases to be looked at, damaged and installed: seconds to make, nothing trained."""
+
+import multiprocessing
+import os
+import resource
+import signal
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vgmedgen.base import Bundle
+from vgmedgen.errors import VGMedGenError
+from vgmedgen.plan import Plan
+from vgmedgen.release import install as installing
+from vgmedgen.release import store
+from vgmedgen.release.install import install_from
+from vgmedgen.release.signature import FILE, Signature, sign
+from vgmedgen.release.write import write
+from vgmedgen.training.rounds import Workbench
+from vgmedgen.trust.signing import SigningKey
+
+FACTS = {
+    "run": "r-1",
+    "experiment": "demo",
+    "config": "c" * 64,
+    "sites": ["a", "b"],
+    "data": {"a": "20-49", "b": "1-4"},
+    "metrics": {"training_loss": 0.5, "heldout_loss": 0.625},
+}
+KEY = SigningKey.make()
+
+
+@dataclass(frozen=True)
+class Made:
+    """A release, and what it was made of."""
+
+    folder: Path
+    manifest: dict
+    weights: dict
+    signature: Signature
+
+
+def weights_for(bundle: Bundle, plan: Plan, seed=0):
+    """Weights that differ from the base everywhere, as a run exchanges them."""
+    states = Workbench.open(bundle, plan, torch.device("cpu")).states()
+    draw = np.random.default_rng(seed)
+    return {
+        group: {
+            name: (a + 0.1 * draw.standard_normal(a.shape))
+            .astype(np.float16)
+            .astype(np.float32)
+            for name, a in arrays.items()
+        }
+        for group, arrays in states.items()
+    }
+
+
+def make(folder, bundle, plan, *, run="r-1", seed=0, year=2026, key=KEY) -> Made:
+    """Write a signed release."""
+    weights = weights_for(bundle, plan, seed)
+    manifest = write(folder, bundle, plan, weights, {**FACTS, "run": run})
+    signature = sign(manifest, key, datetime(year, 1, 2, 3, 4, 5, tzinfo=UTC))
+    (folder / FILE).write_text(signature.to_json())
+    return Made(folder, manifest, weights, signature)
+
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.releases"])
+STEPS = {
+    "write": installing,
+    "merge": installing.pipeline,
+    "describe": installing,
+    "_settle": installing,
+    "announce": store.Store,
+    "sync": installing,
+    "point": store.Store,
+}
+"""What an installation does in turn, and where it finds it."""
+
+
+def attempt(releases, bundle, source, **told):
+    """Install in a process of its own, just started; `answer` tells how it went."""
+    ours, theirs = PROCESSES.Pipe()
+    process = PROCESSES.Process(
+        target=_attempt,
+        args=(theirs, releases, bundle, source, KEY.public),
+        kwargs=told,
+    )
+    process.start()
+    theirs.close()
+    if ours.recv() != "ready":
+        raise RuntimeError("the process did not start")
+    process.answer = ours
+    return process
+
+
+def _attempt(answer, releases, bundle, source, key, limit=None, dies="", after=False):
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    if dies:
+        _die_at(dies, after=after)
+    answer.send("ready")
+    try:
+        install_from(releases, bundle, source, [key])
+    except VGMedGenError as error:
+        answer.send(f"{error.code} {error}")
+    else:
+        answer.send("")
+
+
+def _die_at(step, *, after):
+    works = getattr(STEPS[step], step)
+
+    def dying(*args, **named):
+        if after:
+            works(*args, **named)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(STEPS[step], step, dying)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def scratch(releases: Path) -> list[str]:
+    """What an installation should have cleaned up."""
+    kept = {".lock", "current"}
+    return [
+        path.name
+        for path in releases.iterdir()
+        if path.name not in kept and not (path / "installed.json").is_file()
+    ]

@@ -1,0 +1,184 @@
+"""DICOM as training input: its pixels, and whether its header still names somebody.
+
+Only single images are read: 8 or 16 bit greys through their Modality LUT and first VOI
+window, RGB, YBR and palettes. What is unusual is refused by name. A header is hostile
+until it has been checked: sizes are compared before anything is allocated, and whatever
+a parser or decoder stumbles over ends as one DataError.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom import dcmread
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+
+from vgmedgen.data import dicom_frame, dicom_screen, identifiers
+from vgmedgen.errors import DataError
+
+SUFFIXES = (".dcm", ".dicom")
+MOST_BYTES = 1 << 29  # of one file: 64 million pixels of 16 bit RGB, and a header
+
+_MAGIC = (128, b"DICM")  # where the word stands
+_DEFLATED = "1.2.840.10008.1.2.1.99"
+_HALF = 128  # a grey from here up is lesion
+_PLANE = 2  # axes of an image of one sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a header says, without any value that could name somebody.
+
+    Attributes:
+        identity: Attributes that still identify, by name.
+        patient: Short digest of the patient's ID; empty where there is none.
+        synthetic: Whether a generator made the image.
+    """
+
+    identity: tuple[str, ...]
+    patient: str
+    synthetic: bool
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM by its name, or by its content whatever its name.
+
+    Raises:
+        DataError: if the file cannot be read.
+    """
+    if path.suffix.lower() in SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[_MAGIC[0] :] == _MAGIC[1]
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}; restore the file"
+        ) from error
+
+
+def identity(path: Path) -> list[str]:
+    """Names, never values, of the attributes by which a file still identifies somebody.
+
+    Raises:
+        DataError: if the header cannot be read.
+    """
+    return list(header(path).identity)
+
+
+def header(path: Path) -> Header:
+    """What a header says; pixels are not read.
+
+    Raises:
+        DataError: if the header cannot be read.
+    """
+    try:
+        told = path.stat()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read: {error.strerror or error}; restore the file"
+        ) from error
+    return _header(path, told.st_size, told.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 16)
+def _header(path: Path, *_: int) -> Header:
+    with _guarded(path):
+        data = _parse(path, pixels=False)
+        name = f"{data.get('IssuerOfPatientID') or ''}\n{data.get('PatientID') or ''}"
+        digest = hashlib.sha256(name.encode(errors="replace")).hexdigest()
+        return Header(
+            identity=tuple(identifiers.of(data)),
+            patient=f"patient-{digest[:12]}" if data.get("PatientID") else "",
+            synthetic=identifiers.is_synthetic(data),
+        )
+
+
+def read_pixels(path: Path) -> NDArray[np.uint8]:
+    """One image as a screen would show it.
+
+    Greys go through the Modality LUT or rescale and the first VOI LUT or window; without
+    a window the range of the stored bits becomes 0 to 255.
+
+    Returns:
+        Pixels (H, W, 3) of 8 bits, RGB.
+
+    Raises:
+        DataError: if there is no single image, or one that cannot be read safely.
+    """
+    with _guarded(path):
+        data = _parse(path, pixels=True)
+        return dicom_screen.shown(path, data, dicom_frame.decode(path, data))
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """One mask: labels 0 and 1 as they are stored, or else the brighter half.
+
+    Returns:
+        (H, W).
+
+    Raises:
+        DataError: as `read_pixels`.
+    """
+    with _guarded(path):
+        data = _parse(path, pixels=True)
+        stored = dicom_frame.decode(path, data)
+        kind = str(data.PhotometricInterpretation)
+        labels = stored.min() >= 0 and stored.max(initial=0) <= 1
+        if kind in dicom_frame.GREY and stored.ndim == _PLANE and labels:
+            lesion: NDArray[np.bool_] = stored == (0 if kind == "MONOCHROME1" else 1)
+            return lesion
+        grey = Image.fromarray(dicom_screen.shown(path, data, stored)).convert("L")
+        return np.asarray(grey, dtype=np.uint8) >= _HALF
+
+
+@contextmanager
+def _guarded(path: Path) -> Iterator[None]:
+    """Turn whatever a damaged or hostile file causes into one line.
+
+    pydicom's warnings are silenced: they quote values, which may be a patient's name.
+    """
+    try:
+        with warnings.catch_warnings(), disable_value_validation():
+            warnings.simplefilter("ignore")
+            yield
+    except DataError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DataError(
+            f"{path} cannot be read as DICOM ({said}); the file is damaged or "
+            "incomplete: export it again or remove it"
+        ) from error
+
+
+def _parse(path: Path, *, pixels: bool) -> Dataset:
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise DataError(
+            f"{path} has {size} bytes, more than the {MOST_BYTES} that one DICOM image "
+            "may have; export a smaller image"
+        )
+    try:
+        syntax = read_file_meta_info(path).get("TransferSyntaxUID", "")
+        if syntax == _DEFLATED:  # a small file may inflate to any size
+            raise DataError(
+                f"{path} is deflated as a whole (transfer syntax {syntax}), which is not "
+                "read; export it as explicit VR little endian"
+            )
+        return dcmread(path, stop_before_pixels=not pixels)
+    except InvalidDicomError as error:
+        raise DataError(
+            f"{path} is no DICOM file: it lacks the word DICM at byte 128; export it "
+            "again as a DICOM file (part 10), or remove it"
+        ) from error

@@ -1,0 +1,105 @@
+"""One image against every training image of a site, by three detectors."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from vgmedgen.gate.features import BATCH, Extractor
+from vgmedgen.gate.hashes import Hashes
+from vgmedgen.gate.structure import SAME, Structures
+from vgmedgen.gate.whitening import grey, turned
+from vgmedgen.training.loop import parts
+from vgmedgen.training.samples import Samples
+
+DIGITS = 4  # decimals that are kept: the last bits differ between machines
+DETECTORS = ("structure", "hash", "features")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One image against all training images; the detectors in the order of `DETECTORS`."""
+
+    values: tuple[float, ...]  # higher, more alike
+    rows: tuple[int, ...]  # the training image that each detector finds
+    distance: float  # of features, to the nearest training image
+    heldout: float  # of features, to the nearest held-out image
+
+    @property
+    def same(self) -> bool:
+        """Whether it shows the very picture, whatever held-out images do."""
+        return self.values[0] >= SAME
+
+
+class Comparer:
+    """Compares images with a site's training images, each image by itself.
+
+    What comes out is a function of the image and the site's data, not of what is
+    compared next to it.
+
+    Args:
+        training: what may not be copied.
+        seen: gives features.
+        features: (N, F) of the training images.
+        others: (n, F) of the held-out images.
+    """
+
+    def __init__(
+        self, training: Samples, seen: Extractor, features: Tensor, others: Tensor
+    ) -> None:
+        self._training, self._seen = training, seen
+        self._features, self._others = features, others
+
+    @cached_property
+    def _grey(self) -> Tensor:
+        rows = parts(len(self._training), BATCH)
+        return torch.cat([grey(self._training.pixels(part)[0]) for part in rows])
+
+    @cached_property
+    def _structures(self) -> Structures:
+        units = [record.unit for record in self._training.records]
+        return Structures(self._grey, units)
+
+    @cached_property
+    def _hashes(self) -> Hashes:
+        return Hashes(self._grey)
+
+    def away(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Distances of an image (1, 3, H, W) to all training and all held-out images.
+
+        The image is looked at in all its turns; the nearest counts.
+        """
+        seen = self._seen(turned(image)[:, 0])
+        known = (self._features, self._others)
+        near, far = (torch.cdist(seen, one).amin(0) for one in known)
+        return near, far
+
+    def __call__(self, image: Tensor) -> Compared:
+        """One image (1, 3, H, W) in [-1, 1]."""
+        picture = grey(image)[0]
+        match = self._structures.search(picture)
+        agreement, similar = self._hashes.search(picture)
+        near, far = self.away(image)
+        nearest = int(near.argmin())
+        distance = round(float(near[nearest]), DIGITS)
+        closeness = -math.log(max(distance, 10.0**-DIGITS))
+        return Compared(
+            values=(round(match.standing, DIGITS), agreement, closeness),
+            rows=(match.row, similar, nearest),
+            distance=distance,
+            heldout=round(float(far.min()), DIGITS),
+        )
+
+
+def described(
+    samples: Samples, seen: Extractor, progress: Callable[[int], None]
+) -> Tensor:
+    """Features (N, F) of samples; `progress` is told of every batch."""
+    found = []
+    for rows in parts(len(samples), BATCH):
+        found.append(seen(samples.pixels(rows)[0]))
+        progress(len(rows))
+    return torch.cat(found)

@@ -1,0 +1,353 @@
+"""Draw what is asked for, compare it with the site's own images, keep what may leave.
+
+The folder that a job fills is a training set in a chosen layout, with `images.csv` and the
+gate's report. What the gate holds back lies in `quarantine/`; that folder and `.job/` are
+for the site's own eyes and are not handed on.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from vgmedgen.errors import ConfigError, PolicyError, StateError
+from vgmedgen.files import write_bytes, write_text
+from vgmedgen.gate import page
+from vgmedgen.gate.release import ReleaseGate, Report, Verdict
+from vgmedgen.ranges import digest_of, one_of, positive, within
+from vgmedgen.release.store import Installed, Store
+from vgmedgen.site import Site
+from vgmedgen.synthesis import layouts, prompts, provenance, state
+from vgmedgen.synthesis.asked import Ask, Drawn, Origin
+from vgmedgen.synthesis.dicom import SUFFIX, as_dicom
+from vgmedgen.synthesis.drawing import LANES, Drawer
+from vgmedgen.synthesis.layouts import Kept
+from vgmedgen.synthesis.pipeline import VGMedGenPipeline
+from vgmedgen.synthesis.state import Line, State
+
+TABLE = "images.csv"
+COLUMNS = (
+    *("image", "prompt", "anatomy", "style", "towards", "share", "label", "seed"),
+    *("release", "cleared"),
+)
+QUARANTINE, HELD = "quarantine", "quarantine.csv"
+NOT_CLEARED = "NOT-CLEARED.txt"
+WARNING = (
+    "No release gate compared these images with the patients of the site that drew them. "
+    "Any of them may be a copy. They are not cleared to leave the site.\n"
+)
+MOST_STEPS = 1000
+DICOM = "dicom"  # folder
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How images are drawn, judged and written."""
+
+    steps: int = 25  # of the solver
+    guidance: float = 2.0  # 1 follows the prompt as trained; more exaggerates it
+    layout: str = layouts.PLAIN
+    masks: bool = False  # a layout that needs masks draws them anyway
+    dicom: bool = False  # DICOM files beside the layout
+    gate: bool = True  # off needs policy.ungated, and nothing is cleared
+    strict: bool = False  # refuse a prompt that is longer than the encoder takes
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        positive("synthesis", steps=self.steps)
+        within("synthesis", 1, MOST_STEPS, steps=self.steps)
+        within("synthesis", 1, 30, guidance=self.guidance)
+        one_of("synthesis", layouts.LAYOUTS, layout=self.layout)
+        if not self.device.startswith(("cpu", "cuda")):
+            raise ConfigError(f"device must be cpu or cuda, got '{self.device[:20]}'")
+        if self.device.startswith("cuda") and not torch.cuda.is_available():
+            raise ConfigError("there is no CUDA device here; draw with device cpu")
+
+    @property
+    def draws_masks(self) -> bool:
+        """Whether every image comes with a mask."""
+        return self.masks or layouts.needs_masks(self.layout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a job came to."""
+
+    drawn: int  # images asked for, all of them drawn now or before
+    cleared: list[Path]  # images that the gate let pass, by number
+    quarantined: int
+    report: Report | None  # None where no gate compared anything
+    kept: list[Path] = field(default_factory=list)  # in the layout, cleared or not
+    resumed: int = 0  # images that were there already
+
+
+def model_of(site: Site, named: str = "") -> Installed:
+    """An installed release of the site.
+
+    Args:
+        site: holds the releases.
+        named: the beginning of its name, or its pipeline folder; empty: the current one.
+
+    Raises:
+        ReleaseError: if there is no such release.
+    """
+    store = Store(site.folder / "releases")
+    if not named:
+        return store.current()
+    releases = (site.folder / "releases").resolve()
+    path = Path(named).resolve()
+    if path.parent.parent == releases and path.name == "pipeline":
+        return store.find(path.parent.name)
+    return store.find(path.name if path.parent == releases else named)
+
+
+def synthesize(
+    site: Site,
+    model: Installed,
+    asks: Sequence[Ask],
+    out: Path,
+    options: Options,
+    *,
+    resume: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Result:
+    """Draw every ask into `out`, each image judged before it is written there.
+
+    Args:
+        site: gives the images that the gate compares with.
+        model: an installed release; every byte of it is checked first.
+        asks: the images; their numbers are unique.
+        out: is made; empty, or with `resume` a job of the same words that was stopped.
+        options: how.
+        resume: go on; the result is to the byte that of a job that was never stopped.
+        progress: called with the number of images just finished.
+
+    Raises:
+        ConfigError: if something asked for cannot be, or `out` holds something else.
+        PolicyError: if the gate is off and the site does not allow that.
+        ReleaseError: if the release is damaged.
+        StateError: if an image cannot be written; what is done stays for `resume`.
+    """
+    _check(site, asks, options)
+    model = Store(site.folder / "releases").verify(model.name)
+    pipeline = pipeline_of(model)
+    for line in prompts.too_long(asks, pipeline, strict=options.strict):
+        log.warning("%s", line)
+    if out.exists() and not resume:
+        state.check(out, {}, resume=False)  # before the gate takes its time
+    gate = None
+    if options.gate:
+        log.info("%s: the release gate looks at the site's own images", site.name)
+        gate = ReleaseGate.of(site)
+    origin = origin_of(site, model, options)
+    words = _words(asks, options, origin, gate.digest if gate else "")
+    with _kept(out), state.opened(out, words, resume=resume) as memory:
+        if gate is None:
+            write_text(out / NOT_CLEARED, WARNING)
+        job = _Job(gate, list(asks), options, origin, memory)
+        resumed = len(memory.lines)
+        progress(resumed)
+        if resumed < len(asks):
+            job.draw(pipeline, progress)
+        return job.finish(site.bundle.image_px, resumed)
+
+
+def pipeline_of(model: Installed) -> Path:
+    """Folder of the pipeline that was made when the release was installed."""
+    return model.folder / "pipeline"
+
+
+def origin_of(site: Site, model: Installed, options: Options) -> Origin:
+    """What the files tell of where their images come from, all of them not cleared."""
+    found = {dataset.modality for dataset in site.datasets}
+    modality = found.pop() if len(found) == 1 else ""
+    return Origin(
+        release=model.digest,
+        run=model.run,
+        base=site.bundle.digest,
+        site=site.name,
+        modality=layouts.MODALITIES.get(options.layout, modality),
+        steps=options.steps,
+        guidance=options.guidance,
+        cleared=False,
+    )
+
+
+def _check(site: Site, asks: Sequence[Ask], options: Options) -> None:
+    if not options.gate and not site.policy.ungated:
+        raise PolicyError(
+            f"{site.name} keeps no image that the release gate has not compared; leave "
+            "the gate on, or have the hospital set policy.ungated: true in site.yaml"
+        )
+    prompts.check(asks)
+    layouts.check(options.layout, asks)
+
+
+def _words(
+    asks: Sequence[Ask], options: Options, origin: Origin, gate: str
+) -> dict[str, object]:
+    """Everything that decides a byte of what the job writes."""
+    told = asdict(options)
+    del told["strict"], told["gate"]
+    return {
+        **told,
+        **{name: fact for name, fact in asdict(origin).items() if name != "cleared"},
+        "masks": options.draws_masks,
+        "asks": digest_of({"asks": [asdict(ask) for ask in asks]}),
+        "images": len(asks),
+        "gate": gate,
+        "software": provenance.SOFTWARE,
+    }
+
+
+@contextmanager
+def _kept(out: Path) -> Iterator[None]:
+    """Say of a full disk that what is done stays."""
+    try:
+        yield
+    except (OSError, StateError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
+        raise StateError(
+            f"cannot write below {out}: {cause.strerror or cause}; every finished image "
+            "is kept: free some space, then go on with --resume"
+        ) from error
+
+
+class _Job:
+    """One job at work."""
+
+    def __init__(
+        self,
+        gate: ReleaseGate | None,
+        asks: list[Ask],
+        options: Options,
+        origin: Origin,
+        memory: State,
+    ) -> None:
+        self._gate, self._options, self._origin = gate, options, origin
+        self._memory, self._out = memory, memory.out
+        self._asks = {ask.number: ask for ask in asks}
+        self._places = dict(zip(self._asks, layouts.places(asks), strict=True))
+
+    def draw(self, folder: Path, progress: Callable[[int], None]) -> None:
+        """Draw, judge and write what is not there yet."""
+        pipeline = VGMedGenPipeline.from_pretrained(folder).to(self._options.device)
+        drawer = Drawer(
+            pipeline,
+            steps=self._options.steps,
+            guidance=self._options.guidance,
+            masks=self._options.draws_masks,
+        )
+        done = self._memory.lines
+        wanted = [ask for number, ask in self._asks.items() if number not in done]
+        part: list[Drawn] = []
+        for drawn in drawer.draw(wanted):
+            part.append(drawn)
+            if len(part) == LANES:
+                self._keep(part)
+                progress(len(part))
+                part = []
+        if part:
+            self._keep(part)
+            progress(len(part))
+
+    def _keep(self, part: Sequence[Drawn]) -> None:
+        """Judge some images, write each where its verdict says, then commit them."""
+        verdicts: Sequence[Verdict | None] = [None] * len(part)
+        if self._gate is not None:
+            verdicts = self._gate.judge(np.stack([drawn.pixels for drawn in part]))
+        pairs = zip(part, verdicts, strict=True)
+        self._memory.add([self._write(drawn, verdict) for drawn, verdict in pairs])
+
+    def _write(self, drawn: Drawn, verdict: Verdict | None) -> Line:
+        number = drawn.ask.number
+        cleared = verdict is not None and verdict.cleared
+        origin = replace(self._origin, cleared=cleared)
+        told = provenance.facts(drawn.ask, origin)
+        box = None
+        if verdict is not None and not cleared:
+            self._private(QUARANTINE)
+            name = f"{QUARANTINE}/{number:05d}.png"
+            content = {name: provenance.as_png(drawn.pixels, told)}
+        else:
+            place = self._places[number]
+            kept, content = layouts.files(self._options.layout, drawn, place, told)
+            box = kept.box
+            if self._options.dicom:
+                content[f"{DICOM}/{number:05d}{SUFFIX}"] = as_dicom(drawn, origin)
+        for name, raw in content.items():
+            write_bytes(self._out / name, raw)
+        return Line(
+            number=number,
+            verdict=verdict.to_json() if verdict is not None else None,
+            kept=verdict is None or cleared,
+            files={name: state.digest(raw) for name, raw in content.items()},
+            box=box,
+        )
+
+    def _private(self, name: str) -> None:
+        (self._out / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def finish(self, px: int, resumed: int) -> Result:
+        """Write the tables and the gate's report over all images."""
+        lines = [self._memory.lines[number] for number in self._asks]
+        verdicts = [Verdict.from_json(line.verdict) for line in lines if line.verdict]
+        kept = [self._kept_of(line) for line in lines if line.kept]
+        layout = self._options.layout
+        for name, text in layouts.tables(layout, kept, px).items():
+            write_text(self._out / name, text)
+        rows = [self._row(one) for one in kept]
+        write_text(self._out / TABLE, layouts.as_csv(COLUMNS, rows))
+        held = [
+            [f"{line.number:05d}.png", verdict.reason]
+            for line, verdict in zip(lines, verdicts, strict=False)
+            if not verdict.cleared
+        ]
+        report = None
+        if self._gate is not None:
+            if held:
+                text = layouts.as_csv(("image", "reason"), held)
+                write_text(self._out / QUARANTINE / HELD, text)
+            report = self._gate.report(verdicts)
+            page.write(report, self._out)
+        paths = [self._out / one.image for one in kept]
+        counts = {
+            "drawn": len(lines),
+            "cleared": len(paths) if self._gate else 0,
+            "quarantined": len(held),
+        }
+        self._memory.finish(counts)
+        return Result(
+            drawn=len(lines),
+            cleared=paths if self._gate else [],
+            quarantined=len(held),
+            report=report,
+            kept=paths,
+            resumed=resumed,
+        )
+
+    def _kept_of(self, line: Line) -> Kept:
+        ask, place = self._asks[line.number], self._places[line.number]
+        return layouts.kept(
+            self._options.layout,
+            ask,
+            place,
+            masks=self._options.draws_masks,
+            box=line.box,
+        )
+
+    def _row(self, one: Kept) -> list[object]:
+        ask = one.ask
+        captions = (ask.prompt, ask.anatomy, ask.style, ask.towards, ask.share)
+        cleared = "yes" if self._gate else "no"
+        words = (ask.label, ask.seed, self._origin.release, cleared)
+        return [one.image, *captions, *words]

@@ -1,0 +1,191 @@
+"""What a job remembers on disk, so that a killed one can go on.
+
+`job.json` tells everything that decides pixels and verdicts. `.job/verdicts.jsonl` holds
+one line per finished image, written after the image's own files: an image without its
+line is drawn again, to the same bytes.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vgmedgen.errors import ConfigError, StateError
+from vgmedgen.files import sha256, write_text
+from vgmedgen.synthesis.layouts import Box
+
+JOB = "job.json"
+PRIVATE = ".job"  # folder; stays at the site
+VERDICTS = "verdicts.jsonl"
+PART = ".*.part"  # of a file that was being written
+
+Words = Mapping[str, Any]  # what decides pixels and verdicts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One finished image."""
+
+    number: int
+    verdict: Any  # as the gate's own JSON; None where no gate compared it
+    kept: bool  # in the layout, not in quarantine
+    files: dict[str, str] = field(default_factory=dict)  # sha256 by path
+    box: Box | None = None  # around the mask
+
+    def to_json(self) -> str:
+        """One line of text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "Line":
+        """Read one line.
+
+        Raises:
+            ValueError, TypeError: if it is torn or not one.
+        """
+        told = json.loads(text)
+        box = told.pop("box")
+        return cls(**told, box=tuple(box) if box else None)
+
+
+class State:
+    """The memory of the job in `out`; made by `opened`."""
+
+    def __init__(self, out: Path, words: Words) -> None:
+        self.out = out
+        self.words = dict(words)
+        self.lines: dict[int, Line] = {}  # by number of the image
+        self._path = out / PRIVATE / VERDICTS
+
+    def begin(self) -> None:
+        """Read what an earlier, killed process finished; sweep what it left torn."""
+        told = self.out / JOB
+        if not told.is_file():
+            write_text(told, _text({"words": self.words}))
+        for part in self.out.rglob(PART):
+            part.unlink()
+        whole = []
+        raw = self._path.read_bytes() if self._path.is_file() else b""
+        for text in raw.split(b"\n")[:-1]:
+            try:
+                line = Line.from_json(text)
+            except (ValueError, TypeError, KeyError):
+                break
+            whole.append(text + b"\n")
+            self.lines[line.number] = line
+        with self._path.open("ab") as stream:
+            stream.truncate(sum(map(len, whole)))
+        self.lines = {
+            number: line for number, line in self.lines.items() if self._stands(line)
+        }
+
+    def _stands(self, line: Line) -> bool:
+        return all(
+            (self.out / name).is_file() and sha256(self.out / name) == digest
+            for name, digest in line.files.items()
+        )
+
+    def add(self, lines: Sequence[Line]) -> None:
+        """Commit images whose files are written."""
+        with self._path.open("ab") as stream:
+            stream.write("".join(f"{line.to_json()}\n" for line in lines).encode())
+            stream.flush()
+            os.fsync(stream.fileno())
+        self.lines.update({line.number: line for line in lines})
+
+    def finish(self, counts: Mapping[str, int]) -> None:
+        """Put the lines in the order of the images, and say that the job is whole."""
+        ordered = "".join(
+            f"{self.lines[number].to_json()}\n" for number in sorted(self.lines)
+        )
+        if self._path.read_text() != ordered:  # a lost image was made again
+            write_text(self._path, ordered)
+        write_text(self.out / JOB, _text({"words": self.words, "counts": dict(counts)}))
+
+
+@contextmanager
+def opened(out: Path, words: Words, *, resume: bool) -> Iterator[State]:
+    """The state of the job in `out`, for this process alone.
+
+    Raises:
+        ConfigError: if `out` holds something and `resume` is off, or holds another job.
+        StateError: if another process works on it, or it cannot be written.
+    """
+    check(out, words, resume=resume)
+    private = out / PRIVATE
+    private.mkdir(parents=True, exist_ok=True, mode=0o700)
+    number = os.open(private, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StateError(
+                f"another process is drawing into {out}; stop that one first"
+            ) from None
+        check(out, words, resume=resume or not (out / JOB).exists())
+        state = State(out, words)
+        state.begin()
+        yield state
+    finally:
+        os.close(number)
+
+
+def check(out: Path, words: Words, *, resume: bool) -> None:
+    """Refuse a folder that this job may not write to (see `opened`)."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ConfigError(f"{out} is a file; choose a folder")
+    told = out / JOB
+    try:
+        found = {path.name for path in out.iterdir()}
+    except OSError as error:
+        raise StateError(f"cannot read {out}: {error.strerror or error}") from error
+    if not resume and found:
+        raise ConfigError(
+            f"{out} is not empty; choose another folder, or go on with the job that was "
+            "stopped there with --resume"
+        )
+    if told.is_file():
+        _same(told, words)
+    elif found - {PRIVATE, f".{JOB}.part"}:
+        raise ConfigError(f"{out} holds no job to go on with; choose another folder")
+
+
+def _same(told: Path, words: Words) -> None:
+    try:
+        held = json.loads(told.read_text())["words"]
+        other = sorted(
+            name
+            for name in {*held, *words}
+            if held.get(name) != json.loads(json.dumps(words.get(name)))
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        raise ConfigError(f"{told} is damaged; choose another folder") from None
+    if other:
+        changes = ", ".join(
+            f"{name} was {_short(held.get(name))}, is {_short(words.get(name))}"
+            for name in other
+        )
+        raise ConfigError(
+            f"{told.parent} holds a job of other words ({changes}); go on with the words "
+            "it was started with, or choose another folder"
+        )
+
+
+def digest(content: bytes) -> str:
+    """sha256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _short(value: object) -> str:
+    return str(value)[:16]
+
+
+def _text(told: Mapping[str, Any]) -> str:
+    return json.dumps(told, indent=1, sort_keys=True) + "\n"
