@@ -1,6 +1,7 @@
 """The one frame of a DICOM file, checked before it is decoded."""
 
 import io
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ PALETTE = "PALETTE COLOR"
 _RLE = "1.2.840.10008.1.2.5"
 _RLE_HEADER = struct.Struct("<16L")  # number of segments, 15 offsets
 _RLE_NOTHING = 128  # below: so many bytes and one follow; above: one byte, repeated
+_NO_DECODER = "Unable to decode as exceptions were raised by all available plugins: "
 _JP2 = b"\0\0\0\x0cjP  "
 _DECODERS = ("pydicom", "pillow", "pylibjpeg", "pyjpegls", "gdcm")  # in this order
 
@@ -47,7 +49,16 @@ def decode(path: Path, data: Dataset) -> NDArray[Any]:
     if syntax.is_encapsulated:
         _check_frame(path, data, str(syntax))
     plugin = chosen[0] if chosen else ""
-    values: NDArray[Any] = decoder.as_array(data, index=0, decoding_plugin=plugin)[0]
+    try:
+        values: NDArray[Any] = decoder.as_array(data, index=0, decoding_plugin=plugin)[
+            0
+        ]
+    except RuntimeError as error:  # what pydicom makes of any decoder's complaint
+        said = re.sub(" <[^>]*>|\\s+", " ", str(error)).removeprefix(_NO_DECODER)[:120]
+        raise DataError(
+            f"{path} is compressed as {syntax.name} and cannot be decompressed here "
+            f"({said}); export it uncompressed (explicit VR little endian)"
+        ) from error
     return values
 
 
