@@ -109,14 +109,20 @@ class Report:
     def sentences(self) -> list[str]:
         """What this does and does not show."""
         told = [
-            "Cleared means: compared with every training image of the site, as it is, "
-            "turned, mirrored, cropped and shifted, and not nearer to one than images of "
-            "other patients are.",
-            "It catches copies. A model can hold something of a patient without copying an "
-            "image, and what was copied in part or redrawn may pass.",
-            "The gate reads the training images, so its verdicts are not covered by "
-            "differential privacy: an epsilon that the model claims says nothing about "
-            "which images were held back.",
+            (
+                "Cleared means: compared with every training image of the site, as it "
+                "is, turned, mirrored, cropped and shifted, and not nearer to one than "
+                "images of other patients are."
+            ),
+            (
+                "It catches copies. A model can hold something of a patient without "
+                "copying an image, and what was copied in part or redrawn may pass."
+            ),
+            (
+                "The gate reads the training images, so its verdicts are not covered by "
+                "differential privacy: an epsilon that the model claims says nothing "
+                "about which images were held back."
+            ),
         ]
         if self.method == FIT:
             told.append(

@@ -99,11 +99,11 @@ class Structures:
                 views[place], known, turn, candidate
             )
         agreement = torch.empty(len(rows))
-        for candidate, chosen in enumerate(alike.argmax(0).tolist()):
-            place, quarter = divmod(int(poses[chosen, candidate]), TURNS)
-            down, right = shifts[chosen, candidate].tolist()
-            agreement[candidate] = agreeing(
-                views[place][quarter], known[candidate], down, right
+        for number, chosen in enumerate(alike.argmax(0).tolist()):
+            place, quarter = divmod(int(poses[chosen, number]), TURNS)
+            down, right = shifts[chosen, number].tolist()
+            agreement[number] = agreeing(
+                views[place][quarter], known[number], down, right
             )
         ordered = agreement.sort(descending=True).values
         standing = _standing(ordered) + _standing(best)

@@ -96,15 +96,15 @@ class Whitening:
             s=(self.canvas, self.canvas),
         )[:, top : top + high, left : left + wide]
         local = _blurred(flat.square(), RADIUS * high // SIDE)
-        return torch.as_tensor(
-            (flat / (local + 2 * self.floor).sqrt()).clamp(-LIMIT, LIMIT)
-        )
+        even = flat / (local + 2 * self.floor).sqrt()
+        return torch.as_tensor(even.clamp(-LIMIT, LIMIT))
 
 
 def _frequency(side: int) -> Tensor:
     """Radial frequency (side, side) in cycles per pixel, at most 1/2."""
     axis = torch.fft.fftfreq(side)
-    return (axis[:, None].square() + axis.square()).sqrt().clamp(max=0.5)
+    squares: Tensor = axis[:, None].square() + axis.square()
+    return squares.sqrt().clamp(max=0.5)
 
 
 def _blurred(energy: Tensor, radius: int) -> Tensor:
