@@ -62,13 +62,16 @@ def follow(kits: Kits, run: str) -> Iterator[str]:
         UnreachableError: if the server stopped.
     """
     folder = runs.folder_of(kits.state, run)
-    privacy = Launch.load(runs.launch_file(folder)).config.privacy
+    prepared = Launch.load(runs.launch_file(folder))
+    privacy = prepared.config.privacy
     shown, state = 0, ""
     while True:
         now = runs.read(folder)
         if now.state != state:
             state = now.state
             yield f"run {run}: {state}"
+            if state == runs.RUNNING:
+                yield _waits(prepared)
         records = Registry(folder).rounds()
         for record in records[shown:]:
             kept = {k: v for k, v in record.items() if k != "weights"}
@@ -82,6 +85,15 @@ def follow(kits: Kits, run: str) -> Iterator[str]:
             return
         place.ports(kits.state)
         time.sleep(POLL_S)
+
+
+def _waits(prepared: Launch) -> str:
+    federation = prepared.config.federation
+    return (
+        f"it goes on when all {prepared.sites} sites have answered, approvals included; "
+        f"after {federation.wait_s:g} s with {federation.min_sites} of them "
+        "(`status` shows who is missing; federation.wait_s sets how long)"
+    )
 
 
 def stop(kits: Kits, run: str) -> None:
