@@ -40,6 +40,14 @@ class Shown:
     ask: Ask
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """What a site drew, and what its release gate said of it."""
+
+    shown: list[Shown]  # without what was held back
+    gate: dict[str, Any]  # numbers of the gate, or `why` nothing was compared
+
+
 @dataclass
 class Measured:
     """All numbers of the comparison, by site and model name."""
@@ -112,7 +120,7 @@ def report_of(
     sites: Sequence[Site],
     run: Path,
     found: Measured,
-    drawn: Mapping[str, Sequence[Shown]],
+    drawn: Mapping[str, Drawing],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """The mapping behind the report page; also written as report.json."""
@@ -145,7 +153,8 @@ def report_of(
         "caption_gap_spread": _table(found, lambda one: one.spread),
         "alignment": found.alignment,
         "seconds": dict(seconds),
-        "images": {site.name: _pairs(site, drawn[site.name]) for site in sites},
+        "images": {site.name: _pairs(site, drawn[site.name].shown) for site in sites},
+        "gate": {site.name: drawn[site.name].gate for site in sites},
         "notes": [],
     }
     if config.privacy.enabled:

@@ -85,6 +85,8 @@ def test_the_report_holds_what_it_is_judged_by(whole):
     assert [entry["round"] for entry in report["alignment"]["rounds"]] == [1, 2]
     assert len(report["rounds"]) == 4
     assert all(entry["counted"] for entry in report["rounds"])
+    assert set(report["gate"]) == set(report["images"])
+    assert all("held-out images" in one["why"] for one in report["gate"].values())
 
 
 def test_the_studies_say_how_strangers_and_pooled_data_do(whole):

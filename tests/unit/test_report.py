@@ -252,6 +252,42 @@ def test_synthetic_images_are_marked_and_the_missing_check_is_said(tmp_path, pai
     assert "have not passed a memorisation check" in page.text
 
 
+def gated(**more):
+    numbers = {"tried": 12, "flagged": 1, "false_alarms": 0.01, "closer": 9}
+    return {**numbers, "expected": 0.8, "chance": 0.79, **more}
+
+
+def test_the_page_says_what_the_release_gates_found(tmp_path, pairs):
+    report = example(SITES, tmp_path, pairs=pairs(SITES))
+    report["gate"] = {name: gated() for name in SITES}
+    page = Page(write(report, tmp_path))
+    count = 12 * len(SITES)
+    assert f"cleared {count - len(SITES)} of {count} synthetic images" in page.text
+    assert "memorisation" not in page.text
+    assert "compared each with the training images and let it pass" in page.text
+    assert "What the release gates found" in page.text
+    assert "1.0 %" in page.text
+
+
+def test_a_site_without_a_gate_is_named_and_says_why(tmp_path, pairs):
+    report = example(SITES, tmp_path, pairs=pairs(SITES))
+    report["gate"] = {name: gated() for name in SITES}
+    report["gate"][SITES[1]] = {"tried": 12, "why": "it holds 4 images out"}
+    page = Page(write(report, tmp_path))
+    assert f"At {SITES[1]} no gate compared them" in page.text
+    assert f"Those at {SITES[1]} have not passed a memorisation check" in page.text
+    assert f"{SITES[1]}: not compared: it holds 4 images out." in page.text
+    assert json.loads((tmp_path / "report.json").read_text())["gate"] == report["gate"]
+
+
+def test_where_no_site_has_a_gate_the_check_is_said_to_be_missing(tmp_path, pairs):
+    report = example(SITES, tmp_path, pairs=pairs(SITES))
+    report["gate"] = {name: {"tried": 12, "why": "too few"} for name in SITES}
+    page = Page(write(report, tmp_path))
+    assert "have not passed a memorisation check" in page.text
+    assert "gate cleared" not in page.text
+
+
 def test_an_image_enters_the_page_without_what_stood_beside_its_pixels(tmp_path):
     picture(tmp_path / "pixels.png", 1, px=32)
     exif = Image.Exif()

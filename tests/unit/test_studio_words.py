@@ -4,9 +4,11 @@ import re
 
 import pytest
 
+from vgmedgen.data.attributes import NO_LESION
 from vgmedgen.data.captions import vocabulary
 from vgmedgen.data.records import MODALITIES, Dataset, Record
 from vgmedgen.studio.words import CLASSES, PERSON, classes, pickers, sentence
+from vgmedgen.synthesis import choices
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
@@ -66,3 +68,12 @@ def test_a_class_that_only_this_site_has_can_be_picked():
 def test_all_modalities_have_the_same_keys_in_the_same_order():
     keys = {tuple(p.key for p in pickers(modality)) for modality in MODALITIES}
     assert len(keys) == 1
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_the_studio_offers_the_words_that_a_plan_takes(modality):
+    offered = {p.key: p.choices for p in pickers(modality) if p.key not in PERSON}
+    for key, words in offered.items():
+        taken = [word for word in choices.words(key, modality) if word != NO_LESION]
+        assert list(words) == taken
+    assert set(offered) >= set(choices.attributes(modality))

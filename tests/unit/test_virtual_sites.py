@@ -1,12 +1,14 @@
 """Virtual hospitals: how sources become sites, and what is refused before it costs."""
 
 import dataclasses
+import json
 
 import pytest
 
-from simulations.run import simulate
+from simulations.run import draw, simulate
 from simulations.sites import check_sources, make_pooled, make_sites
-from vgmedgen.config import Source
+from tests.gated import install_base, make_site
+from vgmedgen.config import Source, SynthesisConfig
 from vgmedgen.configfile import load_run
 from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of
@@ -128,3 +130,34 @@ def test_a_missing_folder_leaves_no_run_behind(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="nowhere"):
         simulate(load_run(["experiment=busi-dirichlet", "data.root=nowhere"]))
     assert not list(tmp_path.iterdir())
+
+
+def drawn(site, micro):
+    install_base(site, micro.plan)
+    quick = SynthesisConfig(images=3, steps=2)
+    return draw(site, dataclasses.replace(micro, synthesis=quick))
+
+
+def test_a_site_with_enough_images_opens_its_gate_and_tells_what_it_found(
+    micro, bundle, tmp_path
+):
+    site = make_site(tmp_path / "site", bundle, policy={"ungated": True})
+    found = drawn(site, micro)
+    told = json.loads((site.folder / "synthetic/gate.json").read_text())
+    assert "why" not in found.gate
+    assert found.gate["tried"] == 3
+    assert len(found.shown) == 3 - found.gate["flagged"]
+    assert {name: told[name] for name in found.gate} == json.loads(
+        json.dumps(found.gate)
+    )
+    assert not (site.folder / "synthetic/NOT-CLEARED.txt").exists()
+
+
+def test_a_site_with_too_few_images_draws_without_a_gate_and_says_why(
+    micro, bundle, tmp_path
+):
+    site = make_site(tmp_path / "site", bundle, phantoms=12, policy={"ungated": True})
+    found = drawn(site, micro)
+    assert found.gate["tried"] == len(found.shown) == 3
+    assert "held-out images" in found.gate["why"]
+    assert (site.folder / "synthetic/NOT-CLEARED.txt").exists()

@@ -87,10 +87,9 @@ def synthesize(
     place = Site(site.parent if site.name == FILE else site)
     asks = asks_of(_wishes(place, prompt or [], prompts, plan, seed), control)
     installed = job.model_of(place, model)
-    with progress_of("drawing", len(asks)) as advance:
-        result = job.synthesize(
-            place, installed, asks, out, options, resume=resume, progress=advance
-        )
+    result = job.synthesize(
+        place, installed, asks, out, options, resume=resume, bar=progress_of
+    )
     _tell(result, out)
 
 

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from vgmedgen.evaluation.findings import Report, sites_of
+from vgmedgen.evaluation.gating import passed
 from vgmedgen.evaluation.markup import Html, join, note, section, tag
 
 SIDE = 288  # px, longest side of an image in the page: twice the size it is shown at
@@ -66,9 +67,9 @@ def gallery(report: Report, folder: Path) -> Html:
                 "strong",
                 "Images in a dashed frame are synthetic: they show no patient. ",
             ),
-            "They have not passed a memorisation check, so one may resemble a training "
-            "image closely. Images in a plain frame are real: handle this page as you "
-            "handle them. Nothing here is for diagnosis.",
+            passed(report),
+            "Images in a plain frame are real: handle this page as you handle them. "
+            "Nothing here is for diagnosis.",
             class_="warning",
         ),
         note(

@@ -9,6 +9,7 @@ from typing import Any
 from vgmedgen.evaluation import (
     course,
     findings,
+    gating,
     lines,
     protection,
     results,
@@ -102,6 +103,7 @@ def page(report: Mapping[str, Any], folder: Path) -> str:
             results.heldout(report),
             steering.caption_gap(report),
             gallery(report, folder),
+            gating.gates(report),
             steering.alignment(report),
             lines.curves(report),
             course.rounds(report),
@@ -158,7 +160,7 @@ def _top(report: Mapping[str, Any], title: str) -> Html:
         if words
     )
     worries = cautions(report)
-    worries.append("The synthetic images have not passed a memorisation check.")
+    worries.append(gating.caution(report))
     return tag(
         "header",
         tag("p", " · ".join(facts), class_="over"),

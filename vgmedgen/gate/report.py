@@ -1,8 +1,11 @@
 """What the gate found, in numbers that may go with the images.
 
-Counts, shares and bins only: no file, no unit, no distance of a single real image.
+Counts, shares and bins only: no file, no unit, no distance of a single real image. The
+threshold by rank is the score of one held-out image, so it is told to one decimal; bins
+lie where no single image decides.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,12 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from vgmedgen.gate.calibration import FIT, Calibration, Values
+from vgmedgen.gate.calibration import FEWEST, Calibration, Values
 from vgmedgen.gate.statistics import Interval, as_many, share
 from vgmedgen.gate.structure import SAME
 from vgmedgen.gate.verdict import REASONS, Verdict
 
-BINS = 24
+BINS = 30
+COARSE = 1  # decimals of what is told of scores
+LOWEST, STEP = -2.0, 0.5  # of the bins of scores; 0 is a usual image
+ROOM = 1.25  # of the bins beyond the threshold
+SPAN = 1.6  # of the bins of distances, in medians of the held-out ones
+ROUND = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)  # where they may end, times a power of ten
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +43,11 @@ class Report:
     flagged: int
     share: Interval | None  # flagged of tried, 95 %; None of nothing
     reasons: dict[str, int]
-    threshold: float  # of the score
+    threshold: float  # of the score, to one decimal
     method: str  # where it comes from: rank, or tail
     false_alarms: float  # stated
-    observed: Interval  # of held-out images, each left out of its own calibration
+    observed: Interval | None  # of held-out images, each left out of its own
+    # calibration, which then has to have enough of them; else None
     same: float  # standing of structure that is always held back
     training: int  # images
     heldout: int
@@ -81,15 +90,17 @@ class Report:
         closer = sum(one.closer for one in verdicts)
         expected = sizes[0] / (sizes[0] + sizes[1])
         scores, distances = heldout
+        threshold = round(calibration.threshold, COARSE)
+        count = calibration.images
         return cls(
             tried=tried,
             flagged=flagged,
             share=share(flagged, tried) if tried else None,
             reasons={reason: told[reason] for reason in REASONS if told[reason]},
-            threshold=calibration.threshold,
+            threshold=threshold,
             method=calibration.method,
             false_alarms=rate,
-            observed=share(observed, calibration.images),
+            observed=share(observed, count) if count > FEWEST else None,
             same=SAME,
             training=sizes[0],
             heldout=sizes[1],
@@ -97,8 +108,12 @@ class Report:
             closer=closer,
             expected=expected,
             chance=as_many(closer, tried, expected) if tried else 1.0,
-            scores=_binned([one.score for one in verdicts], scores),
-            distances=_binned([one.distance for one in verdicts], distances),
+            scores=_binned(
+                [one.score for one in verdicts], scores, _score_edges(threshold)
+            ),
+            distances=_binned(
+                [one.distance for one in verdicts], distances, _edges_of(distances)
+            ),
             gate=digest,
         )
 
@@ -106,45 +121,31 @@ class Report:
         """Plain values."""
         return asdict(self)
 
-    def sentences(self) -> list[str]:
-        """What this does and does not show."""
-        told = [
-            (
-                "Cleared means: compared with every training image of the site, as it "
-                "is, turned, mirrored, cropped and shifted, and not nearer to one than "
-                "images of other patients are."
-            ),
-            (
-                "It catches copies. A model can hold something of a patient without "
-                "copying an image, and what was copied in part or redrawn may pass."
-            ),
-            (
-                "The gate reads the training images, so its verdicts are not covered by "
-                "differential privacy: an epsilon that the model claims says nothing "
-                "about which images were held back."
-            ),
-        ]
-        if self.method == FIT:
-            told.append(
-                f"{self.heldout - self.copies} held-out images are too few to see a rate "
-                f"of {self.false_alarms:.2%} by rank; the threshold is read off a smooth "
-                "tail."
-            )
-        if self.copies:
-            told.append(
-                f"{self.copies} held-out images show the same picture as a training image "
-                "of another unit; they were left out of the calibration, and the site may "
-                "want to look at its units."
-            )
-        return told
+    @property
+    def cleared(self) -> int:
+        """Images that were let pass."""
+        return self.tried - self.flagged
 
 
-def _binned(synthetic: Sequence[float], heldout: Values) -> Histogram:
-    """Counts over bins between round edges, which tell no single value."""
-    low, high = np.quantile(heldout, [0.0, 1.0])
-    step = max(0.01, round(float(high - low) / (BINS - 4), 2))
-    start = round(float(np.floor(low / step) - 2) * step, 6)
-    edges = [round(start + step * place, 6) for place in range(BINS + 1)]
+def _score_edges(threshold: float) -> list[float]:
+    """Bins that reach beyond the threshold, wider ones where it lies far out."""
+    top = max(LOWEST + BINS * STEP, ROOM * threshold)
+    step = STEP * math.ceil((top - LOWEST) / (BINS * STEP))
+    return [LOWEST + step * place for place in range(BINS + 1)]
+
+
+def _edges_of(distances: Values) -> list[float]:
+    """Bins from 0 to a round number that lies well beyond the median."""
+    wanted = max(SPAN * float(np.median(distances)), 1e-3)
+    power = 10.0 ** math.floor(math.log10(wanted))
+    top = next(many * power for many in ROUND if many * power >= wanted)
+    return [round(top * place / BINS, 6) for place in range(BINS + 1)]
+
+
+def _binned(
+    synthetic: Sequence[float], heldout: Values, edges: Sequence[float]
+) -> Histogram:
+    """Counts over bins; what lies beyond falls into the first and the last."""
 
     def counts(values: Sequence[float] | Values) -> tuple[int, ...]:
         inside = np.clip(np.asarray(values, dtype=float), edges[0], edges[-1])

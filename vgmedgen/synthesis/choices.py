@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 
 from vgmedgen.data import colour, scales
 from vgmedgen.data.attributes import ANATOMY, CASTS, COLOURS, NO_LESION, STYLE
-from vgmedgen.data.captions import DIAGNOSES, LOCALIZATIONS
+from vgmedgen.data.captions import DIAGNOSES, IMAGES, LOCALIZATIONS, PEOPLE
 
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "dermoscopy": ("nv", "mel", "bkl", "bcc", "akiec", "vasc", "df"),
@@ -85,9 +85,33 @@ def nearest(word: str, known: Collection[str]) -> str:
     return f"; did you mean '{spoken.get(near[0], near[0])}'?"
 
 
-def localizations(modality: str) -> tuple[str, ...]:
-    """Places on the body that captions of the modality name."""
-    return LOCALIZATIONS if modality == "dermoscopy" else ()
+def facts(key: str, modality: str) -> tuple[str, ...]:
+    """What a fact can be where it is one of a few words; nothing where it is unsaid."""
+    if modality != "dermoscopy":
+        return ()
+    table = {
+        "localization": LOCALIZATIONS,
+        "sex": tuple(sorted(name for name in PEOPLE if name)),
+    }
+    return table.get(key, ())
+
+
+def modality_of(prompt: str, label: str, among: Collection[str]) -> str:
+    """The one modality among several that a prompt or its class belongs to.
+
+    The prompt's own words come first ("a breast ultrasound image of ..."), then the
+    class, where the published datasets of just one of the modalities have it.
+
+    Returns:
+        Its name; empty where neither tells, or the two disagree.
+    """
+    if len(among) == 1:
+        return next(iter(among))
+    text = prompt.lower()
+    said = {one for one in among if one and IMAGES[one] in text}
+    classed = {one for one in among if label and label in CLASSES[one]}
+    found = said & classed if said and classed else said or classed
+    return found.pop() if len(found) == 1 else ""
 
 
 def _positions() -> tuple[str, ...]:

@@ -6,8 +6,8 @@ for the site's own eyes and are not handed on.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from vgmedgen.gate.release import ReleaseGate, Report, Verdict
 from vgmedgen.ranges import digest_of, one_of, positive, within
 from vgmedgen.release.store import Installed, Store
 from vgmedgen.site import Site
-from vgmedgen.synthesis import layouts, prompts, provenance, state
+from vgmedgen.synthesis import choices, layouts, prompts, provenance, state
 from vgmedgen.synthesis.asked import Ask, Drawn, Origin
 from vgmedgen.synthesis.dicom import SUFFIX, as_dicom
 from vgmedgen.synthesis.drawing import LANES, Drawer
@@ -43,7 +43,17 @@ WARNING = (
 MOST_STEPS = 1000
 DICOM = "dicom"  # folder
 
+Advance = Callable[[int], None]  # moves a progress bar on
+Bar = Callable[[str, int], AbstractContextManager[Advance]]
+"""Opens a progress bar, of which it is told the words and the length."""
+
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def unseen(what: str, total: int) -> Iterator[Advance]:
+    """A progress bar that nobody looks at."""
+    yield lambda _: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +126,7 @@ def synthesize(
     options: Options,
     *,
     resume: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
+    bar: Bar = unseen,
 ) -> Result:
     """Draw every ask into `out`, each image judged before it is written there.
 
@@ -127,7 +137,7 @@ def synthesize(
         out: is made; empty, or with `resume` a job of the same words that was stopped.
         options: how.
         resume: go on; the result is to the byte that of a job that was never stopped.
-        progress: called with the number of images just finished.
+        bar: shows how far the gate's opening, and then the drawing, has come.
 
     Raises:
         ConfigError: if something asked for cannot be, or `out` holds something else.
@@ -144,18 +154,24 @@ def synthesize(
         state.check(out, {}, resume=False)  # before the gate takes its time
     gate = None
     if options.gate:
-        log.info("%s: the release gate looks at the site's own images", site.name)
-        gate = ReleaseGate.of(site)
+        gate = _opened(site, bar)
     origin = origin_of(site, model, options)
     words = _words(asks, options, origin, gate.digest if gate else "")
-    with _kept(out), state.opened(out, words, resume=resume) as memory:
+    with (
+        _kept(out),
+        state.opened(
+            out, words, state.machine(options.device), resume=resume
+        ) as memory,
+    ):
         if gate is None:
             write_text(out / NOT_CLEARED, WARNING)
-        job = _Job(gate, list(asks), options, origin, memory)
+        among = frozenset(dataset.modality for dataset in site.datasets)
+        job = _Job(gate, list(asks), options, origin, memory, among)
         resumed = len(memory.lines)
-        progress(resumed)
         if resumed < len(asks):
-            job.draw(pipeline, progress)
+            with bar("drawing", len(asks)) as advance:
+                advance(resumed)
+                job.draw(pipeline, advance)
         return job.finish(site.bundle.image_px, resumed)
 
 
@@ -165,7 +181,10 @@ def pipeline_of(model: Installed) -> Path:
 
 
 def origin_of(site: Site, model: Installed, options: Options) -> Origin:
-    """What the files tell of where their images come from, all of them not cleared."""
+    """What the files tell of where their images come from, all of them not cleared.
+
+    At a site of several modalities none is told here: each image's own words tell it.
+    """
     found = {dataset.modality for dataset in site.datasets}
     modality = found.pop() if len(found) == 1 else ""
     return Origin(
@@ -178,6 +197,16 @@ def origin_of(site: Site, model: Installed, options: Options) -> Origin:
         guidance=options.guidance,
         cleared=False,
     )
+
+
+def _opened(site: Site, bar: Bar) -> ReleaseGate:
+    """The gate; the first time takes tens of seconds for a thousand images."""
+    many = len(site.training) + len(site.heldout)
+    what = f"Opening the release gate: {many:,} images of this site"
+    with bar(
+        what, many + len(site.heldout)
+    ) as advance:  # held-out ones are also judged
+        return ReleaseGate.of(site, progress=advance)
 
 
 def _check(site: Site, asks: Sequence[Ask], options: Options) -> None:
@@ -232,13 +261,15 @@ class _Job:
         options: Options,
         origin: Origin,
         memory: State,
+        among: Collection[str],
     ) -> None:
         self._gate, self._options, self._origin = gate, options, origin
+        self._among = among  # modalities of the site
         self._memory, self._out = memory, memory.out
         self._asks = {ask.number: ask for ask in asks}
         self._places = dict(zip(self._asks, layouts.places(asks), strict=True))
 
-    def draw(self, folder: Path, progress: Callable[[int], None]) -> None:
+    def draw(self, folder: Path, advance: Advance) -> None:
         """Draw, judge and write what is not there yet."""
         pipeline = VGMedGenPipeline.from_pretrained(folder).to(self._options.device)
         drawer = Drawer(
@@ -254,11 +285,11 @@ class _Job:
             part.append(drawn)
             if len(part) == LANES:
                 self._keep(part)
-                progress(len(part))
+                advance(len(part))
                 part = []
         if part:
             self._keep(part)
-            progress(len(part))
+            advance(len(part))
 
     def _keep(self, part: Sequence[Drawn]) -> None:
         """Judge some images, write each where its verdict says, then commit them."""
@@ -271,7 +302,9 @@ class _Job:
     def _write(self, drawn: Drawn, verdict: Verdict | None) -> Line:
         number = drawn.ask.number
         cleared = verdict is not None and verdict.cleared
-        origin = replace(self._origin, cleared=cleared)
+        origin = replace(
+            self._origin, cleared=cleared, modality=self._modality(drawn.ask)
+        )
         told = provenance.facts(drawn.ask, origin)
         box = None
         if verdict is not None and not cleared:
@@ -293,6 +326,11 @@ class _Job:
             files={name: state.digest(raw) for name, raw in content.items()},
             box=box,
         )
+
+    def _modality(self, ask: Ask) -> str:
+        """The job's, or at a site of several what the image's own words tell."""
+        told = self._origin.modality
+        return told or choices.modality_of(ask.prompt, ask.label, self._among)
 
     def _private(self, name: str) -> None:
         (self._out / name).mkdir(parents=True, exist_ok=True, mode=0o700)

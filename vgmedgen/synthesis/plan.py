@@ -285,7 +285,7 @@ def _facts(path: Path, told: object, modality: str) -> dict[str, str]:
         raise ConfigError(f"{path}: facts must map a fact to its word")
     _known(path, "fact", told, choices.FACTS)
     allowed = {
-        "localization": choices.localizations(modality),
+        "localization": choices.facts("localization", modality),
         "sex": tuple(name for name in PEOPLE if name),
     }
     for name, value in told.items():

@@ -1,19 +1,23 @@
 """What a job remembers on disk, so that a killed one can go on.
 
-`job.json` tells everything that decides pixels and verdicts. `.job/verdicts.jsonl` holds
-one line per finished image, written after the image's own files: an image without its
-line is drawn again, to the same bytes.
+`job.json` tells everything that decides pixels and verdicts, and on which kinds of
+machine the job ran: equal words on equal machines give equal bytes. `.job/verdicts.jsonl`
+holds one line per finished image, written after the image's own files: an image without
+its line is drawn again, to the same bytes.
 """
 
 import fcntl
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from vgmedgen.errors import ConfigError, StateError
 from vgmedgen.files import sha256, write_text
@@ -56,17 +60,20 @@ class Line:
 class State:
     """The memory of the job in `out`; made by `opened`."""
 
-    def __init__(self, out: Path, words: Words) -> None:
+    def __init__(self, out: Path, words: Words, machine: Words) -> None:
         self.out = out
         self.words = dict(words)
+        self.machines: list[Words] = [dict(machine)]
         self.lines: dict[int, Line] = {}  # by number of the image
         self._path = out / PRIVATE / VERDICTS
 
     def begin(self) -> None:
         """Read what an earlier, killed process finished; sweep what it left torn."""
         told = self.out / JOB
-        if not told.is_file():
-            write_text(told, _text({"words": self.words}))
+        before = _machines(told)
+        self.machines = [*before, *(m for m in self.machines if m not in before)]
+        if self.machines != before:
+            self._tell()
         for part in self.out.rglob(PART):
             part.unlink()
         whole = []
@@ -105,12 +112,34 @@ class State:
         )
         if self._path.read_text() != ordered:  # a lost image was made again
             write_text(self._path, ordered)
-        write_text(self.out / JOB, _text({"words": self.words, "counts": dict(counts)}))
+        self._tell(counts=dict(counts))
+
+    def _tell(self, **more: object) -> None:
+        told = {"words": self.words, "machines": self.machines, **more}
+        write_text(self.out / JOB, _text(told))
+
+
+def machine(device: str) -> dict[str, object]:
+    """What else may decide how sums are rounded, and with them a byte; no name of it."""
+    on_gpu = device.startswith("cuda")
+    return {
+        "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda or "" if on_gpu else "",
+    }
 
 
 @contextmanager
-def opened(out: Path, words: Words, *, resume: bool) -> Iterator[State]:
+def opened(out: Path, words: Words, machine: Words, *, resume: bool) -> Iterator[State]:
     """The state of the job in `out`, for this process alone.
+
+    Args:
+        out: folder of the job.
+        words: what decides it; a job that goes on has the same.
+        machine: what it runs on; another one is noted beside the first.
+        resume: whether it may go on.
 
     Raises:
         ConfigError: if `out` holds something and `resume` is off, or holds another job.
@@ -128,7 +157,7 @@ def opened(out: Path, words: Words, *, resume: bool) -> Iterator[State]:
                 f"another process is drawing into {out}; stop that one first"
             ) from None
         check(out, words, resume=resume or not (out / JOB).exists())
-        state = State(out, words)
+        state = State(out, words, machine)
         state.begin()
         yield state
     finally:
@@ -176,6 +205,14 @@ def _same(told: Path, words: Words) -> None:
             f"{told.parent} holds a job of other words ({changes}); go on with the words "
             "it was started with, or choose another folder"
         )
+
+
+def _machines(told: Path) -> list[Words]:
+    """Those that a job ran on before; it may be one of an older version."""
+    if not told.is_file():
+        return []
+    found = json.loads(told.read_text()).get("machines")
+    return found if isinstance(found, list) else []
 
 
 def digest(content: bytes) -> str:
