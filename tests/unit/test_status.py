@@ -397,7 +397,7 @@ fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C reaches this process
 from server.live import watch
 from tests.unit import status_example
 watch(status_example.many, every_s=0.2)
-print("left", flush=True)
+print("the view has ended", flush=True)
 """
 
 
@@ -431,7 +431,7 @@ def test_the_live_view_scrolls_and_leaves_the_terminal_as_it_was(leave):
             os.write(ours, b"j")
             drain(ours, b"scroll")
         os.write(ours, leave)
-        assert b"left" in drain(ours, b"left")
+        assert b"the view has ended" in drain(ours, b"the view has ended")
         assert child.wait(20) == 0, child.stderr.read().decode()
     finally:
         if child.poll() is None:
