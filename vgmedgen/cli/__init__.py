@@ -6,7 +6,7 @@ imports happen inside the verbs, so that `--help` stays fast.
 
 import typer
 
-from vgmedgen.cli import audit, base, data, release, studio, synthesize
+from vgmedgen.cli import audit, base, data, gate, release, studio, synthesize
 from vgmedgen.cli.shared import run_cli
 
 app = typer.Typer(
@@ -22,6 +22,9 @@ app.command(
     epilog="example: vgmedgen synthesize 'a dermoscopic image of a melanoma' --count 16 "
     "--site site.yaml --out drawn"
 )(synthesize.synthesize)
+app.command(epilog="example: vgmedgen gate images --site site.yaml --out report")(
+    gate.gate
+)
 app.command(epilog="example: vgmedgen studio --site site.yaml")(studio.studio)
 app.command(epilog="example: vgmedgen audit runs/demo/sites/hospital-a")(audit.audit)
 

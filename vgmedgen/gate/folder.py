@@ -1,0 +1,66 @@
+"""Image files of any origin, brought before a site's release gate.
+
+What the pipeline drew in Python, or another generator elsewhere, has met no gate yet.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vgmedgen.data import images
+from vgmedgen.data.records import Record
+from vgmedgen.errors import DataError
+from vgmedgen.gate.release import ReleaseGate, Verdict
+
+FORMATS = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"}
+)
+
+
+def files_of(places: Sequence[Path]) -> list[Path]:
+    """The files that are named, and the image files below folders that are named.
+
+    Args:
+        places: files, taken whatever their name, and folders.
+
+    Returns:
+        Each file once, in the order of their paths within each place.
+
+    Raises:
+        DataError: if a place is not there, or holds no image file.
+    """
+    found: dict[Path, None] = {}
+    for place in places:
+        if place.is_file():
+            found[place] = None
+            continue
+        below = sorted(
+            path
+            for path in place.rglob("*")
+            if path.suffix.lower() in FORMATS and path.is_file()
+        )
+        if not below:
+            raise DataError(
+                f"{place} is neither an image file nor a folder with image files "
+                f"({', '.join(sorted(FORMATS))}); nothing was compared"
+            )
+        found |= dict.fromkeys(below)
+    return list(found)
+
+
+def judged(
+    gate: ReleaseGate, px: int, paths: Sequence[Path]
+) -> Iterator[tuple[Path, Verdict]]:
+    """Each file with the gate's verdict, prepared as training images are.
+
+    Args:
+        gate: of the site.
+        px: side of the site's images, pixels.
+        paths: image files, DICOM among them.
+
+    Raises:
+        DataError: if a file cannot be read as an image.
+    """
+    for path in paths:
+        record = Record(path.name, path, (), path.name, "", {})
+        image, _ = images.load(record, px)
+        yield path, gate.judge(image.movedim(0, -1)[None].numpy())[0]
