@@ -109,7 +109,7 @@ def signature_of(words: Mapping[str, str], policy: Policy) -> Signature | None:
     ]
     try:
         manifest = json.loads(words["manifest"])
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ReleaseError(
             "the manifest of the release is not JSON; nothing was installed"
         ) from None

@@ -233,13 +233,14 @@ def _key_path(folder: Path) -> Path:
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
+    from vgmedgen.configfile import read_yaml
     from vgmedgen.errors import ConfigError
     from vgmedgen.siteconfig import FILE, Coordinator
 
     path, key = folder / FILE, Coordinator().key
     if path.is_file():
         try:
-            key = OmegaConf.select(OmegaConf.load(path), "coordinator.key", default=key)
+            key = OmegaConf.select(read_yaml(path), "coordinator.key", default=key)
         except (OmegaConfBaseException, YAMLError) as error:
             told = " ".join(str(error).split())
             raise ConfigError(f"{path} is not YAML: {told}") from None

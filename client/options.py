@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vgmedgen.errors import ConfigError
+from vgmedgen.release.folders import is_there
 from vgmedgen.trust.facts import FACTS
 
 Where = Annotated[
@@ -26,13 +27,14 @@ def folder_of(site: Path) -> Path:
     Raises:
         ConfigError: if it is none.
     """
-    if site.is_dir():
+    if is_there(site) and site.is_dir():
         return site
-    if site.name != HERE.name or not site.parent.is_dir():
+    parent = site.parent
+    if site.name != HERE.name or not (is_there(parent) and parent.is_dir()):
         raise ConfigError(
             f"{site} is no site: --site takes a folder, or the site.yaml that lies in it"
         )
-    return site.parent
+    return parent
 
 
 def officer(by: str) -> str:

@@ -22,11 +22,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vgmedgen.configfile import fill
+from vgmedgen.configfile import fill, read_yaml
 from vgmedgen.errors import ConfigError, StateError, TrustError
 from vgmedgen.files import write_text
 from vgmedgen.ranges import within
@@ -106,7 +105,7 @@ class Kits:
                 "`vgmedgen-server provision`"
             )
         try:
-            config = fill(CoordinatorConfig, [OmegaConf.load(path)])
+            config = fill(CoordinatorConfig, [read_yaml(path)])
         except (
             OmegaConfBaseException,
             YAMLError,

@@ -125,7 +125,10 @@ class Launch:
                 coordinator=str(facts["coordinator"]),
                 nodes=dict(facts["nodes"]),
             )
-        except (OSError, ValueError, KeyError, TypeError, YAMLError, ConfigError):
+        except (
+            *(OSError, ValueError, KeyError, TypeError, RecursionError),
+            *(YAMLError, ConfigError),
+        ):
             raise StateError(
                 f"{path} is not a readable launch file; start the run again"
             ) from None

@@ -1,7 +1,9 @@
 """Hand the release of a finished run on: a folder, and one file for hospitals."""
 
 import shutil
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +13,16 @@ from server.kits import Kits
 from server.launch import Launch
 from vgmedgen.errors import ReleaseError, StateError, TrustError
 from vgmedgen.files import tree_digests
+from vgmedgen.process.lock import only_one
 from vgmedgen.release.archive import SUFFIX, pack
+from vgmedgen.release.folders import clear, reason
+from vgmedgen.release.names import shown
 from vgmedgen.release.signature import FILE, Signature, check
 from vgmedgen.release.verify import MANIFEST, verify
+
+LOCK = "publish.lock"  # in the run's folder
+SCRATCH = ".new-"
+_RANDOM = 8  # letters that the system adds to a scratch folder's name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,27 +55,17 @@ def publish(kits: Kits, run: str, out: Path) -> Published:
         TrustError: if the run was signed by another key than this coordinator's.
     """
     release, signature = _finished(kits, run)
-    folder, file, work = out / run, out / f"{run}{SUFFIX}", out / f".new-{run}"
-    _check_out(out)
-    made = not out.exists()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(work, ignore_errors=True)  # of a publication that was killed
-        shutil.copytree(release, work / run)
-        _check(work / run, signature)  # the copy: that is what hospitals get
-        pack(work / run, work / file.name)
-        there = [_put(work / run, folder), _put(work / file.name, file)]
-    except (OSError, shutil.Error) as error:
-        told = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise StateError(
-            f"cannot write the release to {out}: {told}; free some space or choose "
-            "another --out, then publish again"
-        ) from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-        if made:
-            with suppress(OSError):
-                out.rmdir()  # only where it is still empty
+    folder, file = out / run, out / f"{run}{SUFFIX}"
+    lock = runs.folder_of(kits.state, run) / LOCK
+    with only_one(lock, "a publication of this run"), _out(out):
+        _sweep(out, run)
+        with tempfile.TemporaryDirectory(dir=out, prefix=f"{SCRATCH}{run}-") as scratch:
+            work = Path(scratch)
+            shutil.copytree(release, work / run)
+            _check(work / run, signature)  # the copy: that is what hospitals get
+            pack(work / run, work / file.name)
+            there = [_put(work / run, folder), _put(work / file.name, file)]
+        _check(folder, signature)  # and no other took its place meanwhile
     return Published(
         digest=signature.release,
         created=signature.created,
@@ -77,12 +76,43 @@ def publish(kits: Kits, run: str, out: Path) -> Published:
     )
 
 
+@contextmanager
+def _out(out: Path) -> Iterator[None]:
+    """Write into `out`; it is gone again where nothing came of it.
+
+    Raises:
+        StateError: if `out` holds something else, or the disk refuses.
+    """
+    _check_out(out)
+    made = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise StateError(
+            f"cannot write the release to {out}: {reason(error)}; free some space or "
+            "choose another --out, then publish again"
+        ) from None
+    finally:
+        if made:
+            with suppress(OSError):
+                out.rmdir()  # only where it is still empty
+
+
+def _sweep(out: Path, run: str) -> None:
+    """Delete what a publication of this run left that was killed."""
+    for path in out.iterdir():
+        name = path.name
+        if name == f"{SCRATCH}{run}" or name[:-_RANDOM] == f"{SCRATCH}{run}-":
+            clear(path)
+
+
 def _finished(kits: Kits, run: str) -> tuple[Path, Signature]:
     """The release folder of a finished run, every byte checked, and its signature."""
     known = runs.runs_of(kits.state)
     if run not in known:
         raise StateError(
-            f"there is no run '{run[:70]}' in {kits.state}; there are: "
+            f"there is no run '{shown(run)}' in {kits.state}; there are: "
             f"{', '.join(known) or 'none'}"
         )
     place = runs.folder_of(kits.state, run)
@@ -115,7 +145,7 @@ def _finished(kits: Kits, run: str) -> tuple[Path, Signature]:
     manifest = _check(release, signature)
     if (manifest.get("run"), manifest.get("base")) != (run, launch.base_digest):
         raise ReleaseError(
-            f"{release} is the release of run {str(manifest.get('run'))[:64]}, not of "
+            f"{release} is the release of run {shown(manifest.get('run'))}, not of "
             f"{run}; restore it from a copy"
         )
     return release, signature
@@ -134,12 +164,13 @@ def _check_out(out: Path) -> None:
     if not out.is_dir():
         raise StateError(f"{out} is a file; choose a folder with --out")
     for path in sorted(out.iterdir()):
-        scratch = path.name.startswith(".new-")  # of one that was killed
+        scratch = path.name.startswith(SCRATCH) and path.is_dir()  # of one killed
+        scratch = scratch and not path.is_symlink()
         folder = path.is_dir() and (path / MANIFEST).is_file()
         if not (scratch or folder or path.suffix == SUFFIX):
             raise StateError(
-                f"{out} is not empty: it holds {path.name}, which is no release; choose "
-                "another --out"
+                f"{out} is not empty: it holds {shown(path.name)}, which is no release; "
+                "choose another --out"
             )
 
 

@@ -79,7 +79,7 @@ def read(folder: Path) -> RunState:
         found = RunState(**json.loads(path.read_text()))
         if _sound(found):
             return found
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         pass
     raise StateError(f"{path} is missing or damaged; start the run again")
 

@@ -73,7 +73,7 @@ STEPS = {
     "write": installing,
     "merge": installing.pipeline,
     "describe": installing,
-    "_settle": installing,
+    "settle": installing,
     "announce": store.Store,
     "sync": installing,
     "point": store.Store,

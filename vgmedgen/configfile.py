@@ -6,15 +6,16 @@ its range with the range.
 """
 
 import difflib
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import CollectionEndEvent, CollectionStartEvent, SafeLoader, YAMLError, parse
 
 from vgmedgen.config import RunConfig
 from vgmedgen.errors import ConfigError
@@ -23,6 +24,8 @@ from vgmedgen.plan import Plan
 T = TypeVar("T")
 
 GROUPS = ("data", "model", "privacy", "federation")
+MOST_BYTES = 2**20  # of a YAML file
+MOST_DEPTH = 20  # of maps and lists in each other; ours are 5 deep
 
 
 def config_root() -> Path:
@@ -75,7 +78,36 @@ def save(config: RunConfig, path: Path) -> None:
 
 def load_file(path: Path) -> RunConfig:
     """Read a resolved run as written by `save`."""
-    return fill(RunConfig, [OmegaConf.load(path)])
+    return fill(RunConfig, [read_yaml(path)])
+
+
+def read_yaml(path: Path) -> DictConfig | ListConfig:
+    """What a YAML file holds.
+
+    Its size and depth are looked at first: the libraries that make objects of it call
+    themselves for every level, until the process is dead.
+
+    Raises:
+        ConfigError: if it is too large or too deep.
+        OSError: if it cannot be read.
+        ValueError: if it is no text.
+        YAMLError: if it is no YAML.
+    """
+    with path.open("rb") as stream:
+        content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ConfigError(
+            f"{path} has more than {MOST_BYTES} bytes, which is the limit"
+        )
+    text, depth = content.decode(), 0
+    for event in parse(text, Loader=SafeLoader):  # makes no objects
+        depth += isinstance(event, CollectionStartEvent)
+        depth -= isinstance(event, CollectionEndEvent)
+        if depth > MOST_DEPTH:
+            raise ConfigError(
+                f"{path} is nested more than {MOST_DEPTH} deep, which is the limit"
+            )
+    return OmegaConf.load(io.StringIO(text))
 
 
 def plan_from_json(text: str) -> Plan:
@@ -90,11 +122,22 @@ def plan_from_json(text: str) -> Plan:
         raise ConfigError(f"the plan is not JSON: {str(error)[:80]}") from None
     if not isinstance(values, dict):
         raise ConfigError("the plan is not a JSON object")
+    if _deeper(values, MOST_DEPTH):
+        raise ConfigError("the plan is nested too deeply")
     if "$" in json.dumps(values, ensure_ascii=False):
         # an expression would be worked out here, and mean one thing to the officer who
         # reads it and another to the process that trains
         raise ConfigError("the plan holds '$'; it may hold plain values only")
     return fill(Plan, [OmegaConf.create(values)])
+
+
+def _deeper(value: object, most: int) -> bool:
+    """Whether a value of JSON has more than `most` maps and lists in each other."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return False
+    return most == 0 or any(_deeper(inner, most - 1) for inner in value)
 
 
 def _picks(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -118,7 +161,7 @@ def _read(root: Path, *parts: str) -> DictConfig:
             f"there is no {parts[0]} '{parts[-1]}'; there are: {', '.join(known)}"
         )
     try:
-        found = OmegaConf.load(path)
+        found = read_yaml(path)
     except YAMLError as error:
         told = " ".join(str(error).split())
         raise ConfigError(f"{path} is not YAML: {told}") from None

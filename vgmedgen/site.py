@@ -4,13 +4,10 @@
 folder: prepared samples, one folder per round, releases, the ledger.
 """
 
-import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -37,6 +34,7 @@ from vgmedgen.privacy.ledger import Ledger
 from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.release.install import install
 from vgmedgen.release.signature import Signature
+from vgmedgen.release.verify import manifest_from
 from vgmedgen.siteconfig import (
     FILE,
     Policy,
@@ -347,7 +345,7 @@ class Site:
         self, order: Order, manifest: str, signature: Signature | None = None
     ) -> str:
         """Install a release whose signature was checked; returns its digest."""
-        told: Mapping[str, Any] = json.loads(manifest)
+        told = manifest_from(manifest)
         place, weights = self.folder / "releases", order.weights
         return install(place, self.bundle, order.plan, weights, told, signature)
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from vgmedgen.configfile import fill
+from vgmedgen.configfile import fill, read_yaml
 from vgmedgen.errors import ConfigError
 from vgmedgen.plan import MOST_DELTA, MOST_EPSILON
 from vgmedgen.ranges import one_of, positive, within
@@ -156,7 +156,7 @@ class SiteConfig:
 
 def keys_of(path: Path) -> frozenset[str]:
     """Every key that a site.yaml sets, with those above it: `policy`, `policy.hours`."""
-    raw = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    raw = OmegaConf.to_container(read_yaml(path), resolve=False)
     found: set[str] = set()
 
     def walk(value: object, prefix: str) -> None:
@@ -178,7 +178,7 @@ def load_config(path: Path) -> SiteConfig:
     if not path.is_file():
         raise ConfigError(f"there is no {path}; a site's folder needs a site.yaml")
     try:
-        return fill(SiteConfig, [OmegaConf.load(path)])
+        return fill(SiteConfig, [read_yaml(path)])
     except (OmegaConfBaseException, YAMLError, OSError, TypeError, ValueError) as error:
         told = " ".join(str(error).split())
         raise ConfigError(f"{path} is not YAML of keys and values: {told}") from None

@@ -84,23 +84,24 @@ def verify(
     ] = "",
     site: Where = HERE,
 ) -> None:
-    """Check every byte of what is installed here, and every signature."""
+    """Check every byte of what is installed, every signature, and whose key it is."""
     from client.models import decisions
+    from vgmedgen.cli.shared import one_line
     from vgmedgen.errors import VGMedGenError
 
-    store, damaged = decisions.store_of(folder_of(site)), 0
+    store, refused = decisions.trusting(folder_of(site)), 0
     for one in [store.find(name)] if name else store.all():
         try:
             store.verify(one.digest)
         except VGMedGenError as error:
-            damaged += 1
-            print(f"✗ {one.name}  {error} [{error.code}]")
+            refused += 1
+            print(one_line(f"✗ {one.name}  {error} [{error.code}]"))
         else:
             signed = (
                 f"signed by {one.coordinator[:16]}" if one.coordinator else "unsigned"
             )
             print(f"✓ {one.name}  every byte is as it was installed, {signed}")
-    if damaged:
+    if refused:
         raise typer.Exit(1)
 
 

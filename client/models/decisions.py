@@ -4,7 +4,6 @@ Whatever changes the model in use is a person's decision. It is in the audit log
 it is carried out, and what came of it after.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.runfiles import AUDIT
-from vgmedgen.errors import PolicyError, ReleaseError, VGMedGenError
+from vgmedgen.errors import PolicyError, VGMedGenError
 from vgmedgen.siteconfig import FILE, load_config
 from vgmedgen.trust.facts import FACTS
 from vgmedgen.trust.journal import Journal
@@ -28,6 +27,17 @@ def store_of(folder: Path) -> "Store":
     from vgmedgen.release.store import Store  # noqa: PLC0415 - as far as needed
 
     return Store(folder / RELEASES)
+
+
+def trusting(folder: Path) -> "Store":
+    """The same; what is verified and used must be by a key that the policy lists now.
+
+    Raises:
+        ConfigError: if the site's site.yaml is no valid one.
+    """
+    from vgmedgen.release.store import Store  # noqa: PLC0415 - as far as needed
+
+    return Store(folder / RELEASES, load_config(folder / FILE).policy.coordinators)
 
 
 def install(
@@ -87,8 +97,7 @@ def use(folder: Path, name: str, by: str) -> "Installed":
     chosen = store.find(name)
     with _recorded(folder, "use", by) as facts:
         facts.update(_facts(chosen))
-        _check_trusted(folder, chosen)
-        return store.use(chosen.digest)
+        return trusting(folder).use(chosen.digest)
 
 
 def roll_back(folder: Path, by: str) -> "Installed":
@@ -98,12 +107,11 @@ def roll_back(folder: Path, by: str) -> "Installed":
         PolicyError: if it is signed by a coordinator whom the policy does not list.
         ReleaseError: if there is none, or it is damaged.
     """
-    store = store_of(folder)
     with _recorded(folder, "roll-back", by) as facts:
-        before = _before(store)
+        store = trusting(folder)
+        before = store.before()
         if before is not None:
             facts.update(_facts(before))
-            _check_trusted(folder, before)
         return store.roll_back()
 
 
@@ -136,27 +144,6 @@ def rows(folder: Path) -> list[dict[str, str | bool]]:
         }
         for one in store_of(folder).all()
     ]
-
-
-def _before(store: "Store") -> "Installed | None":
-    """The release that was in use before this one; None where that is not known."""
-    from vgmedgen.release.store import INSTALLED  # noqa: PLC0415 - as far as needed
-
-    try:
-        told = json.loads((store.current().folder / INSTALLED).read_text())
-        return store.find(str(told["before"]))
-    except (OSError, ValueError, KeyError, TypeError, ReleaseError):
-        return None  # rolling back says what is wrong
-
-
-def _check_trusted(folder: Path, chosen: "Installed") -> None:
-    """A key that the policy lists no more may be in the wrong hands by now."""
-    trusted = load_config(folder / FILE).policy.coordinators
-    if trusted and chosen.coordinator not in trusted:
-        raise PolicyError(
-            f"release {chosen.name} is signed by {chosen.coordinator[:16] or 'nobody'}, "
-            f"whom policy.coordinators does not list; the release in use stays so"
-        )
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from vgmedgen.configfile import fill
+from vgmedgen.configfile import fill, read_yaml
 from vgmedgen.siteconfig import FILE, Coordinator, Policy
 
 if TYPE_CHECKING:  # brings torch, which `start` does not wait for
@@ -28,7 +28,7 @@ class Place:
     def sections(self) -> Mapping[str, Any]:
         """What site.yaml holds, unchecked; nothing where it is no YAML."""
         try:
-            found = OmegaConf.to_container(OmegaConf.load(self.folder / FILE))
+            found = OmegaConf.to_container(read_yaml(self.folder / FILE))
         except Exception:  # noqa: BLE001 - the examination of site.yaml says what it is
             return {}
         return {str(k): v for k, v in found.items()} if isinstance(found, dict) else {}

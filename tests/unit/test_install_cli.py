@@ -12,12 +12,11 @@ from server.publish import publish
 from tests.finished import at, coordinator, finish
 from tests.officer import said
 from vgmedgen.errors import (
-    BaseError,
     ConfigError,
     PolicyError,
     ReleaseError,
+    StateError,
     TrustError,
-    VGMedGenError,
 )
 from vgmedgen.files import tree_digests
 from vgmedgen.release.install import current
@@ -95,7 +94,7 @@ def state(site):
     return {name: sha for name, sha in found.items() if "lock" not in name}
 
 
-def refused(site, source, kind, match="", *more):
+def refused(site, source, kind, match, *more):
     """One line with a code, both in the audit log; what was in use stays so."""
     before = state(site)
     with pytest.raises(kind, match=match) as caught:
@@ -155,7 +154,8 @@ def test_a_signature_of_another_release_is_refused(held, published, tmp_path):
         other = published[OLD].folder / "signature.json"
         shutil.copyfile(other, folder / "signature.json")
 
-    refused(held, changed(published[NEW], tmp_path, swap), ReleaseError)
+    spoilt = changed(published[NEW], tmp_path, swap)
+    refused(held, spoilt, ReleaseError, "the signature is that of release")
 
 
 def test_another_date_under_the_signature_is_refused(held, published, tmp_path):
@@ -163,7 +163,8 @@ def test_another_date_under_the_signature_is_refused(held, published, tmp_path):
         path = folder / "signature.json"
         path.write_text(path.read_text().replace("2025-", "2030-"))
 
-    refused(held, changed(published[OLD], tmp_path, later), TrustError)
+    # to be newer than what is in use is what somebody would want
+    refused(held, changed(published[OLD], tmp_path, later), TrustError, "did not sign")
 
 
 def test_a_changed_byte_of_the_file_is_refused(held, published, tmp_path):
@@ -173,7 +174,7 @@ def test_a_changed_byte_of_the_file_is_refused(held, published, tmp_path):
         file.write_bytes(
             content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
         )
-        refused(held, file, VGMedGenError)
+        refused(held, file, ReleaseError, r"changed\.vgrel is no release file")
 
 
 def test_a_file_that_is_none_is_refused(held, published, tmp_path):
@@ -181,8 +182,14 @@ def test_a_file_that_is_none_is_refused(held, published, tmp_path):
     half.write_bytes(published[NEW].file.read_bytes()[:1000])
     empty = tmp_path / "empty.vgrel"
     empty.write_bytes(b"")
-    for source in (half, empty, tmp_path / "nothing.vgrel", tmp_path):
-        refused(held, source, VGMedGenError)
+    for source, why in (
+        (half, "does not end as"),
+        (empty, "does not end as"),
+        (tmp_path / "nothing.vgrel", "there is no release"),
+        (tmp_path, "is no release: it has no manifest"),
+        (tmp_path / ("x" * 300), "there is no release"),
+    ):
+        refused(held, source, ReleaseError, why)
 
 
 def test_a_release_for_another_base_is_refused(
@@ -191,12 +198,12 @@ def test_a_release_for_another_base_is_refused(
     other = {**bundle.manifest, "seed": 99}
     monkeypatch.setattr("vgmedgen.site.Site.bundle", type(bundle)(bundle.folder, other))
     (site / "releases").mkdir()
-    refused(site, published[NEW].file, (ReleaseError, BaseError), "base")
+    refused(site, published[NEW].file, ReleaseError, "was made for base")
 
 
 def test_an_older_release_is_installed_only_when_asked_to(held, published):
     models(held, "remove", published[OLD].digest[:16], *BY)
-    told = refused(held, published[OLD].file, VGMedGenError, "allow-downgrade")
+    told = refused(held, published[OLD].file, ReleaseError, "allow-downgrade")
     assert "2025-03-01" in told
     assert "2026-03-01" in told
     install(held, published[OLD].file, "--allow-downgrade")
@@ -224,9 +231,9 @@ def test_models_lists_what_is_installed_and_marks_the_one_in_use(held, published
 def test_a_site_without_releases_says_so(site):
     assert "no release is installed here yet" in models(site)
     assert json.loads(models(site, "--json")) == []
-    with pytest.raises(ReleaseError):
+    with pytest.raises(ReleaseError, match="no installed release yet"):
         models(site, "roll-back", *BY)
-    with pytest.raises(ReleaseError):
+    with pytest.raises(ReleaseError, match="no release starts with"):
         models(site, "use", "abc", *BY)
     models(site, "verify")
 
@@ -247,7 +254,7 @@ def test_a_person_chooses_among_what_is_installed_and_it_is_logged(held, publish
 
 def test_the_release_in_use_is_not_removed(held, published):
     before = state(held)
-    with pytest.raises(VGMedGenError):
+    with pytest.raises(ReleaseError, match="is in use"):
         models(held, "remove", published[NEW].digest[:16], *BY)
     assert state(held) == before
     last = log_of(held)[-1]
@@ -258,12 +265,47 @@ def test_the_release_in_use_is_not_removed(held, published):
 def test_a_release_of_a_coordinator_no_longer_trusted_is_not_taken_up_again(
     held, published
 ):
-    edit(held, coordinators=[SigningKey.make().public])
-    for words in (["use", published[OLD].digest[:16]], ["roll-back"]):
-        with pytest.raises(PolicyError, match="does not list"):
-            models(held, *words, *BY)
-        assert current(held / "releases").parent.name == published[NEW].digest[:16]
-        assert log_of(held)[-1]["decision"] == "refused"
+    for trusted in ([SigningKey.make().public], []):
+        edit(held, coordinators=trusted)
+        for words in (["use", published[OLD].digest[:16]], ["roll-back"]):
+            with pytest.raises(PolicyError, match="does not list"):
+                models(held, *words, *BY)
+            assert current(held / "releases").parent.name == published[NEW].digest[:16]
+            last = log_of(held)[-1]
+            assert (last["decision"], last["code"]) == ("refused", PolicyError.code)
+            assert last["digest"] == published[OLD].digest
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_what_was_signed_by_a_key_that_was_dropped_draws_nothing(
+    held, published, tmp_path, left
+):
+    from vgmedgen.site import Site
+    from vgmedgen.studio.work import Studio
+    from vgmedgen.synthesis.asked import Ask
+    from vgmedgen.synthesis.job import Options, model_of, synthesize
+
+    edit(held, coordinators=[SigningKey.make().public] * left, ungated=True)
+    asks, options = [Ask(number=0, prompt="a lesion", seed=1)], Options(gate=False)
+    for named in ("", published[OLD].digest[:8]):
+        site = Site(held)
+        model = model_of(site, named)
+        with pytest.raises(PolicyError, match="is no longer trusted"):
+            synthesize(site, model, asks, tmp_path / "out", options)
+        with pytest.raises(PolicyError, match="is no longer trusted"):
+            Studio(site, model)
+    assert not (tmp_path / "out").exists()
+    told = models(held, "verify", code=1)
+    assert told.count("✗") == 2
+    assert told.count("is no longer trusted") == 2
+
+
+def test_verify_spells_out_what_somebody_called_a_file(held, published):
+    folder = held / "releases" / published[OLD].digest[:16] / "pipeline"
+    (folder / "a\x1b[2J\n✓ whole").write_text("")
+    told = models(held, "verify", code=1)
+    assert "\x1b" not in told
+    assert len(told.splitlines()) == 2
 
 
 def test_verify_names_what_is_damaged_and_ends_with_1(held, published):
@@ -279,7 +321,7 @@ def test_verify_names_what_is_damaged_and_ends_with_1(held, published):
     assert f"✗ {published[OLD].digest[:16]}" in told
     assert "✗" in models(held, "verify", published[OLD].digest[:8], code=1)
     assert "✗" not in models(held, "verify", published[NEW].digest[:8])
-    with pytest.raises(VGMedGenError):
+    with pytest.raises(ReleaseError, match="has changed since"):
         models(held, "use", published[OLD].digest[:16], *BY)
     assert current(held / "releases").parent.name == published[NEW].digest[:16]
 
@@ -296,9 +338,9 @@ def test_nothing_is_installed_that_the_log_cannot_hold(held, published):
     (held / "audit.jsonl").unlink()
     (held / "audit.head").unlink()
     (held / "audit.jsonl").mkdir()
-    with pytest.raises(VGMedGenError):
+    with pytest.raises(StateError, match=r"audit\.jsonl"):
         install(held, published[OLD].file, "--allow-downgrade")
-    with pytest.raises(VGMedGenError):
+    with pytest.raises(StateError, match=r"audit\.jsonl"):
         models(held, "use", published[OLD].digest[:16], *BY)
     assert state(held) == before
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import multiprocessing
 import shutil
 import zipfile
 
@@ -19,6 +20,7 @@ from server.registry import Registry
 from tests.finished import coordinator, finish, record
 from vgmedgen.errors import ReleaseError, StateError, TrustError, VGMedGenError
 from vgmedgen.files import tree_digests
+from vgmedgen.process.lock import only_one
 from vgmedgen.release.archive import unpack
 from vgmedgen.release.facts import range_of
 from vgmedgen.release.signature import FILE, Signature, check
@@ -196,6 +198,78 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(made, tmp_path, monkeypatch)
     monkeypatch.setattr(publishing.shutil, "copytree", full)
     refused(made, tmp_path / "out", StateError, "No space left on device")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_disk_that_fills_up_is_told_by_its_first_refusal(made, tmp_path, monkeypatch):
+    def full(*_, **__):
+        why = "[Errno 28] No space left on device: '/a/file'"
+        raise shutil.Error([("from", "to", why)] * 40)
+
+    monkeypatch.setattr(publishing.shutil, "copytree", full)
+    told = refused(made, tmp_path / "out", StateError, "No space left on device; free")
+    assert len(told) < 400
+
+
+def test_nothing_is_written_through_a_link_that_somebody_left(made, tmp_path):
+    out, mine = tmp_path / "out", tmp_path / "mine"
+    out.mkdir()
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years of work")
+    (out / f".new-{RUN}").symlink_to(mine)
+    refused(made, out, StateError, "which is no release")
+    assert [path.name for path in mine.iterdir()] == ["thesis.tex"]
+    (out / f".new-{RUN}").unlink()
+    (out / f".new-{RUN}-abcdefgh").mkdir()  # what a killed one leaves
+    ask(made, out)
+    assert {path.name for path in out.iterdir()} == {RUN, f"{RUN}.vgrel"}
+
+
+def publish_once(folder, out, start, answers):
+    kits = Kits.open(folder, serving=False)
+    start.wait()
+    try:
+        publishing.publish(kits, RUN, out)
+    except VGMedGenError as error:
+        answers.put(str(error))
+    else:
+        answers.put("")
+
+
+def test_two_publications_at_once_leave_a_whole_release(made, tmp_path):
+    context = multiprocessing.get_context("fork")
+    for number in range(4):
+        out = tmp_path / str(number)
+        start, answers = context.Barrier(3), context.Queue()
+        told = made.folder, out, start, answers
+        both = [context.Process(target=publish_once, args=told) for _ in range(3)]
+        for process in both:
+            process.start()
+        said = [answers.get(timeout=60) for _ in both]
+        for process in both:
+            process.join(60)
+        assert "" in said
+        assert all("running already" in one for one in said if one)
+        verify(out / RUN)
+        unpack(out / f"{RUN}.vgrel", tmp_path / f"unpacked-{number}")
+        assert {path.name for path in out.iterdir()} == {RUN, f"{RUN}.vgrel"}
+
+
+def test_one_publication_waits_for_no_other(made, tmp_path):
+    lock = release_of(made).parent / publishing.LOCK
+    with only_one(lock, "a test"):
+        refused(made, tmp_path / "out", StateError, "running already")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["launch/launch.json", "state.json"])
+def test_what_is_kept_of_a_run_is_read_however_deep_it_is(kits, tmp_path, name):
+    (release_of(kits).parent / name).write_text("[" * 100_000)
+    refused(kits, tmp_path / "out", StateError, "start the run again")
+
+
+def test_a_run_is_told_as_it_was_typed_and_moves_no_cursor(made, tmp_path):
+    told = refused(made, tmp_path / "out", StateError, "no run", run="a\x1b[2J\nb")
+    assert told.isprintable()
 
 
 def test_a_run_that_is_taken_up_again_keeps_signature_and_date(made, tmp_path):

@@ -8,7 +8,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-import yaml
 from diffusers import PixArtTransformer2DModel
 from peft import PeftModel
 from safetensors.numpy import load_file, save_file
@@ -322,71 +321,6 @@ def test_a_private_release_claims_what_its_plan_promised(
     told = {**FACTS, "privacy": right}
     with pytest.raises(ReleaseError, match="metrics must not be told"):
         write(tmp_path / "r", bundle, private_micro.plan, weights, told)
-
-
-def front(card):
-    _, matter, body = card.split("---\n", 2)
-    return yaml.safe_load(matter), body
-
-
-def test_the_card_is_one_that_model_hubs_read(made, bundle):
-    matter, body = front((made.folder / "README.md").read_text())
-    assert matter["library_name"] == "diffusers"
-    assert matter["pipeline_tag"] == "text-to-image"
-    assert matter["license"] == "other"
-    assert matter["base_model"] == f"base-{bundle.digest[:16]}"
-    assert "lora" in matter["tags"]
-    titles = [line[3:] for line in body.splitlines() if line.startswith("## ")]
-    assert titles == [
-        "Intended use",
-        "Out of scope",
-        "Data",
-        "Training",
-        "Metrics",
-        "Privacy",
-        "Limits",
-        "Verify and install",
-        "Licence",
-    ]
-    for said in ("| `a` | 20-49 |", "images | 0.625", "`r-1`", "nothing is promised"):
-        assert said in body
-    assert str(bundle.manifest["licence"]) in body
-
-
-def test_the_card_of_a_private_release_says_what_epsilon_does_not_cover(
-    bundle, private_micro, tmp_path
-):
-    plan = private_micro.plan
-    bench = Workbench.open(bundle, plan, torch.device("cpu"))
-    claim = {
-        "epsilon": plan.privacy.epsilon,
-        "delta": plan.privacy.delta,
-        "unit": plan.privacy.unit,
-        "spent": {"a": 5.25},
-    }
-    told = {k: v for k, v in FACTS.items() if k != "metrics"} | {"privacy": claim}
-    write(tmp_path / "r", bundle, plan, bench.states(), told, bench)
-    body = (tmp_path / "r" / "README.md").read_text()
-    for said in (
-        "epsilon at most 6, per image",
-        "against anybody who",
-        "not covered by epsilon",
-        "| `a` | 5.25 |",
-        "differential privacy covers no loss",
-    ):
-        assert said in body
-    assert "nothing is promised" not in body
-
-
-def test_a_hostile_licence_of_a_base_stays_words(bundle, micro, made, tmp_path):
-    said = "MIT\n---\n# Approved <script>x</script> ![](http://x) | `rm` *b* [a](b)"
-    other = dataclasses.replace(bundle, manifest={**bundle.manifest, "licence": said})
-    write(tmp_path / "r", other, micro.plan, made.weights, FACTS)
-    card = (tmp_path / "r" / "README.md").read_text()
-    _, body = front(card)
-    assert "<script" not in card
-    assert "](" not in card
-    assert "\n# Approved" not in body
 
 
 def test_a_release_for_another_base_is_refused(made, bundle):

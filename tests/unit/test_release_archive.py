@@ -171,7 +171,7 @@ def test_what_does_not_belong_into_a_release_is_not_packed(folder, tmp_path):
 def test_a_folder_that_is_there_is_left_alone(packed, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(StateError, match="cannot write"):
+    with pytest.raises(StateError, match=r"cannot unpack .*r\.vgrel"):
         unpack(packed, tmp_path / "out")
     assert (tmp_path / "out" / "mine").read_text() == "x"
 

@@ -79,10 +79,11 @@ def _key(word: str) -> str:
     import re
 
     from vgmedgen.errors import ConfigError
+    from vgmedgen.release.folders import is_there
 
     path = Path(word)
     text = word
-    if not re.fullmatch("[0-9a-f]{64}", word) and path.is_file():
+    if not re.fullmatch("[0-9a-f]{64}", word) and is_there(path) and path.is_file():
         with path.open("rb") as stream:
             text = stream.read(200).decode(errors="replace").strip()
     if not re.fullmatch("[0-9a-f]{64}", text):

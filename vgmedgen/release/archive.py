@@ -6,7 +6,6 @@ have to be: nothing hides in a comment, an attribute or a gap.
 """
 
 import os
-import re
 import shutil
 import struct
 import tempfile
@@ -16,9 +15,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from zipfile import BadZipFile, ZipFile
 
-from vgmedgen.errors import ReleaseError, StateError
+from vgmedgen.errors import ReleaseError, StateError, VGMedGenError
+from vgmedgen.release.folders import is_there, reason
+from vgmedgen.release.names import FILE_NAME, LONGEST_NAME, shown
 
 SUFFIX = ".vgrel"
 MOST_ENTRIES = 64
@@ -26,8 +26,6 @@ MOST_BYTES = (
     2**31 - 2**20
 )  # of an archive; far above any adapter, below zip's own limit
 MOST_TEXT = 2**24  # bytes of an entry that is no tensor file
-_NAME = re.compile(r"([a-z0-9_]{1,40}/)?[A-Za-z0-9_]{1,60}\.(json|safetensors|md)")
-_LONGEST_NAME = 120
 _CHUNK = 2**20
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -70,8 +68,9 @@ def pack(folder: Path, path: Path) -> None:
     found = sorted(p for p in folder.rglob("*") if p.is_symlink() or not p.is_dir())
     names = [p.relative_to(folder).as_posix() for p in found]
     for name, inner in zip(names, found, strict=True):
-        if inner.is_symlink() or not inner.is_file() or not _NAME.fullmatch(name):
-            raise ReleaseError(f"{inner} does not belong into a release; remove it")
+        if inner.is_symlink() or not inner.is_file() or not FILE_NAME.fullmatch(name):
+            inside = f"{folder}/{shown(name)}"
+            raise ReleaseError(f"{inside} does not belong into a release; remove it")
     part = path.with_name(f".{path.name}.part")
     try:
         entries = [_entry(folder, name) for name in sorted(names)]
@@ -103,7 +102,7 @@ def unpack(path: Path, folder: Path) -> None:
         ReleaseError: if the file is no archive that `pack` wrote.
         StateError: if it cannot be read, or the folder not written.
     """
-    if not path.is_file():
+    if not (is_there(path) and path.is_file()):
         raise ReleaseError(f"there is no release file {path}")
     made = False
     try:
@@ -120,19 +119,56 @@ def unpack(path: Path, folder: Path) -> None:
         if made:
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
-            raise _unwritten(folder, error) from None
+            raise StateError(
+                f"cannot unpack {path} into {folder.parent}: {reason(error)}; nothing was "
+                "left behind: free some space there, then start again"
+            ) from None
         raise
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Path]:
-    """The folder of a release that is a folder, or a file to be unpacked for a while."""
-    if path.is_dir():
+def opened(path: Path, scratch: Path | None = None) -> Iterator[Path]:
+    """The folder of a release that is a folder, or a file to be unpacked for a while.
+
+    What is refused while it is open names `path`, and not where that was unpacked.
+
+    Args:
+        path: the folder or file.
+        scratch: a folder to unpack into, which the caller deletes; None takes a passing
+            one where the system has such.
+
+    Raises:
+        ReleaseError: if the file is no archive that `pack` wrote.
+        StateError: if it cannot be read or unpacked.
+    """
+    if is_there(path) and path.is_dir():
         yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="vgmedgen-") as scratch:
-        unpack(path, Path(scratch) / "release")
-        yield Path(scratch) / "release"
+    elif scratch is None:
+        with _passing(path) as made, opened(path, made) as folder:
+            yield folder
+    else:
+        folder = scratch / "unpacked"
+        unpack(path, folder)
+        try:
+            yield folder
+        except VGMedGenError as error:
+            said = str(error).replace(str(folder), str(path))
+            if said == str(error):
+                raise
+            raise type(error)(said) from error.__cause__
+
+
+@contextmanager
+def _passing(path: Path) -> Iterator[Path]:
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="vgmedgen-")
+    except OSError as error:
+        raise StateError(
+            f"cannot unpack {path}: {error.strerror or error}; set TMPDIR to a folder "
+            "that can be written"
+        ) from None
+    with scratch as folder:
+        yield Path(folder)
 
 
 def _checked(path: Path, stream: BinaryIO) -> list[_Entry]:
@@ -142,21 +178,14 @@ def _checked(path: Path, stream: BinaryIO) -> list[_Entry]:
         raise _refused(path, f"it has {size} bytes, the limit is {MOST_BYTES}")
     stream.seek(max(0, size - _END.size))
     end = stream.read()
-    # counted before a zip reader makes an object of each
     if len(end) < _END.size or not end.startswith(b"PK\5\6"):
         raise _refused(path, "it does not end as a release's does")
     _, _, _, _, count, rows, _, _ = _END.unpack(end)
-    if count > MOST_ENTRIES or rows > MOST_ENTRIES * (_CENTRAL.size + _LONGEST_NAME):
+    # nothing else is believed: a further table (zip64) may tell of a million entries
+    if count > MOST_ENTRIES or rows > MOST_ENTRIES * (_CENTRAL.size + LONGEST_NAME):
         raise _refused(path, f"{count} entries, the limit is {MOST_ENTRIES}")
-    try:
-        with ZipFile(stream) as archive:
-            listed = archive.infolist()
-    except (BadZipFile, ValueError, NotImplementedError, struct.error, OSError):
-        raise _refused(path, "it is no whole zip") from None
-    entries = [_Entry(name=i.filename, size=i.file_size, crc=i.CRC) for i in listed]
-    for entry in entries:
-        if not _NAME.fullmatch(entry.name):
-            raise _refused(path, f"an entry is called {entry.name[:60]!r}")
+    stream.seek(max(0, size - _END.size - rows))
+    entries = _listed(path, stream.read(rows), count)
     names = [entry.name.lower() for entry in entries]
     if len(set(names)) != len(names):
         raise _refused(path, "an entry is there twice")
@@ -174,6 +203,22 @@ def _checked(path: Path, stream: BinaryIO) -> list[_Entry]:
     stream.seek(size - len(contents))
     if stream.read() != contents:
         raise _refused(path, "its table of contents is not a release's")
+    return entries
+
+
+def _listed(path: Path, table: bytes, count: int) -> list[_Entry]:
+    """The entries that a table of contents tells of; the rest of it is compared later."""
+    entries = []
+    for _ in range(count):
+        row, table = table[: _CENTRAL.size], table[_CENTRAL.size :]
+        if len(row) < _CENTRAL.size or not row.startswith(b"PK\1\2"):
+            raise _refused(path, "it is no whole zip")
+        told = _CENTRAL.unpack(row)
+        crc, size, length = told[7], told[9], told[10]
+        name, table = table[:length].decode(errors="replace"), table[length:]
+        if not FILE_NAME.fullmatch(name):
+            raise _refused(path, f"an entry is called '{shown(name)}'")
+        entries.append(_Entry(name=name, size=size, crc=crc))
     return entries
 
 

@@ -116,8 +116,8 @@ zeroed out; the number of units is public. Accountant: PRV.
 
 What it does not promise:
 
-- It is per {unit} and per run. A site's other runs add to it{history}
-- It says nothing of what somebody can tell of a {unit} from elsewhere, nor of
+- It is for one {unit} and for one run. A site's other runs add to it{history}
+- It says nothing of what somebody can tell of {one} from elsewhere, nor of
   what holds for everybody like them.
 - A hospital's release gate reads training images itself to compare synthetic images with
   them; its verdicts are not covered by epsilon."""
@@ -135,7 +135,7 @@ The release gate at a hospital compares synthetic images with that hospital's ow
 images. It catches copies, at a stated rate of false alarms; it proves nothing about what a
 model has learnt, and this release alone has passed no gate."""
 
-IMAGE_LEVEL = "per image (a patient with k images is protected k times less, at best)"
+IMAGE_LEVEL = "image-level (a patient with k images is protected k times less, at best)"
 
 
 def card(manifest: Mapping[str, Any]) -> str:
@@ -202,6 +202,7 @@ def _with(told: Mapping[str, Any]) -> str:
         epsilon=told["epsilon"],
         delta=told["delta"],
         unit=unit,
+        one=f"an {unit}" if unit[0] in "aeiou" else f"a {unit}",
         level=IMAGE_LEVEL if unit == "image" else f"per {unit} or better",
         history=HISTORY.format(rows="\n".join(rows)) if rows else ".",
     )

@@ -61,6 +61,11 @@ def range_of(units: float) -> str:
     return RANGES[bisect_right(STARTS, units) - 1]
 
 
+def is_run(name: object) -> bool:
+    """Whether this is a run's name."""
+    return isinstance(name, str) and re.fullmatch(_WORDS["run"], name) is not None
+
+
 def plain(text: object) -> str:
     """A text of a base bundle, less every character that a page would act on."""
     kept = re.sub(r"[^A-Za-z0-9 .,:;/()+_-]+", " ", str(text))

@@ -2,10 +2,8 @@
 
 import logging
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,21 +17,18 @@ from vgmedgen.files import write_text
 from vgmedgen.plan import Plan
 from vgmedgen.release import facts, pipeline
 from vgmedgen.release import signature as signing
-from vgmedgen.release.archive import unpack
+from vgmedgen.release.archive import opened
+from vgmedgen.release.folders import clear, is_there, settle, sync
+from vgmedgen.release.installed import PIPELINE, RELEASE, describe
 from vgmedgen.release.signature import Signature
 from vgmedgen.release.store import (
     CURRENT,
     NEXT,
-    PIPELINE,
-    RELEASE,
-    SCRATCH,
     Store,
     current,
-    describe,
-    sync,
     unwritten,
 )
-from vgmedgen.release.verify import digest, plan_of, signature_of, verify
+from vgmedgen.release.verify import digest, manifest_of, plan_of, signature_of, verify
 from vgmedgen.release.weights import Weights, weights_of
 from vgmedgen.release.write import write
 from vgmedgen.training.rounds import Workbench
@@ -70,6 +65,7 @@ def install(
     Raises:
         ReleaseError: if a rebuilt file is not the one that the manifest lists, or a fact
             has not its form; the release in use stays.
+        PolicyError: if the signature is of days to come.
         TrustError: if the signature is wrong.
         StateError: if the disk refuses; the release in use stays.
     """
@@ -77,15 +73,23 @@ def install(
     name = digest(told)
     if signature is not None:
         signing.check_own(signature, told)
+        signing.check_time(signature)
     store = Store(releases)
     with store.alone():
+        least = _least(store, name[:16])
+        created = signature.created if signature else ""
+        newer = least is not None and least <= created
         if _is_whole(store, name[:16]):
-            if not store.current_name():
+            if signature is not None:
+                store.resign(name[:16], signature, [signature.coordinator])
+            if newer and not store.current_name():
                 store.point(name[:16])
             return name
-        newer = _created(store) <= (signature.created if signature else "")
         if not newer:
-            log.info("release %s is older than the one in use, which stays", name[:16])
+            log.info(
+                "release %s is not known to be newer than the one in use: that one stays",
+                name[:16],
+            )
         _build(store, bundle, plan, weights, told, signature, use=newer)
     return name
 
@@ -115,26 +119,31 @@ def install_from(
 
     Raises:
         ReleaseError: if it is damaged, for another base, or older than the one in use.
-        PolicyError: if it is unsigned, or by a coordinator that is not trusted.
+        PolicyError: if it is unsigned, or by a coordinator that is not trusted, or of
+            days to come.
         TrustError: if its signature is wrong.
         StateError: if the disk refuses; the release in use stays.
     """
-    if not source.exists():
+    if not is_there(source):
         raise ReleaseError(
             f"there is no release {source}; name a folder or a .vgrel file"
         )
+    if source.is_dir():
+        _signed(source, trusted)  # before anybody has to wait for it
     store = Store(releases)
-    with store.alone(), _scratch(releases) as scratch:
-        folder = source
-        if not source.is_dir():
-            folder = scratch / RELEASE
-            unpack(source, folder)
-        told = verify(folder, bundle)
-        signed = signature_of(folder)
-        signing.check(signed, told, trusted)
-        _check_age(store, signed, allow_downgrade=allow_downgrade)
+    with (
+        store.alone(),
+        store.scratch() as scratch,
+        opened(source, scratch) as folder,
+    ):
+        told, signed = _signed(folder, trusted)  # before its files are read
+        if verify(folder, bundle) != told:
+            raise ReleaseError(f"{source} has changed while it was read; start again")
         name = digest(told)
+        if not allow_downgrade:
+            _check_age(store, name[:16], signed)
         if _is_whole(store, name[:16]):
+            store.resign(name[:16], signed, trusted)
             store.turn_to(name[:16])
             return name
         plan = plan_of(folder)
@@ -159,16 +168,16 @@ def _build(
     name = digest(told)[:16]
     target = store.releases / name
     placed = False
-    with _scratch(store.releases) as work:
+    with store.scratch() as work:
         try:
             rebuilt = write(work / RELEASE, bundle, plan, weights, _given(told), bench)
             _compare(rebuilt, told)
             if signature is not None:
                 write_text(work / RELEASE / signing.FILE, signature.to_json())
             pipeline.merge(work / PIPELINE, bundle, work / RELEASE)
-            describe(work, digest(told), _now(), store.current_name())
-            _settle(work)
-            if target.exists():  # damaged, or it would have been taken as it is
+            describe(work, digest(told), _now(), store.earlier(name))
+            settle(work)
+            if os.path.lexists(target):  # damaged, or it would have been taken as it is
                 store.discard(name)
             if use:
                 store.announce(name)
@@ -179,7 +188,7 @@ def _build(
                 store.point(name)
         except BaseException as error:
             with suppress(OSError):
-                (store.releases / NEXT).unlink(missing_ok=True)
+                clear(store.releases / NEXT)
                 if placed and store.current_name() != name:
                     store.discard(name)
             if isinstance(error, SafetensorError):  # how it tells of a full disk
@@ -212,46 +221,50 @@ def _is_whole(store: Store, name: str) -> bool:
     return True
 
 
-def _check_age(
-    store: Store, signed: Signature | None, *, allow_downgrade: bool
-) -> None:
-    ours, theirs = _created(store), signed.created if signed else ""
-    if theirs < ours and not allow_downgrade:
+def _signed(folder: Path, trusted: Sequence[str]) -> tuple[dict[str, Any], Signature]:
+    """Manifest and signature of a release that may be installed, if it is whole."""
+    told, signed = manifest_of(folder), signature_of(folder)
+    signing.check(signed, told, trusted)
+    if signed is None:  # `check` has refused it
+        raise ReleaseError(f"{folder} has no {signing.FILE}")
+    signing.check_time(signed)
+    return told, signed
+
+
+def _check_age(store: Store, name: str, signed: Signature) -> None:
+    least = _least(store, name)
+    if least is None:
         raise ReleaseError(
-            f"the release was signed on {theirs}, the one in use later, on {ours}; "
-            "allow the downgrade (--allow-downgrade) if you want the older one"
+            f"the release in use is damaged and does not tell when it was signed: {name} "
+            "may be older; allow a downgrade (--allow-downgrade) to install it all the same"
+        )
+    if signed.created < least:
+        raise ReleaseError(
+            f"the release was signed on {signed.created}, the one in use later, on "
+            f"{least}; allow the downgrade (--allow-downgrade) if you want the older one"
         )
 
 
-def _created(store: Store) -> str:
-    """When the release in use was signed; empty where nobody signed it, or none is."""
-    try:
-        return store.current().created
-    except ReleaseError:
+def _least(store: Store, name: str) -> str | None:
+    """When release `name` must have been signed at least, to be put to use unasked.
+
+    That of the one in use; if that one is lost, of the newest other that tells it. Empty
+    where there is nothing to fall behind; None where that cannot be known.
+    """
+    used = store.current_name()
+    if used == name:
         return ""
+    with suppress(ReleaseError):
+        return store.current().created
+    others = [one for one in store.all() if one.name != name]
+    known = [one.created for one in others if one.created]
+    if known:
+        return max(known)
+    here = os.path.lexists(store.releases / name)
+    lost = others or used or (store.has_pointer() and not here)
+    return None if lost else ""
 
 
 def _now() -> str:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     return now.replace("+00:00", "Z")
-
-
-@contextmanager
-def _scratch(releases: Path) -> Iterator[Path]:
-    """A folder that is gone afterwards, or has another name by then."""
-    work = Path(tempfile.mkdtemp(dir=releases, prefix=SCRATCH))
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _settle(folder: Path) -> None:
-    """Have the disk keep every file and name below `folder` before it is renamed."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_dir():
-            sync(path)
-        else:
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-    sync(folder)

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from vgmedgen.errors import PolicyError, ReleaseError, TrustError
@@ -18,6 +18,7 @@ FILE = "signature.json"
 LONGEST = 600  # characters of a signature as JSON
 _CONTEXT = "vgmedgen release 1\n"  # a signature for one purpose must not serve another
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
+_MOST_AHEAD = timedelta(days=1)  # by which two clocks may differ
 _FORMS = {
     "release": "[0-9a-f]{64}",
     "created": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ",
@@ -150,6 +151,25 @@ def check_own(signature: Signature, manifest: Mapping[str, Any]) -> None:
         raise TrustError(
             f"coordinator {signature.coordinator[:16]} did not sign this release at "
             f"{signature.created}; somebody has changed it: fetch the release again"
+        )
+
+
+def check_time(signature: Signature) -> None:
+    """Refuse a signature of days to come: no later release could follow such a one.
+
+    It is asked when a release is installed, and not of one that is.
+
+    Raises:
+        PolicyError: if it is dated more than a day ahead.
+    """
+    now = datetime.now(UTC)
+    if datetime.strptime(signature.created, _TIME).replace(tzinfo=UTC) > (
+        now + _MOST_AHEAD
+    ):
+        raise PolicyError(
+            f"the release is dated {signature.created}, here it is "
+            f"{now.strftime(_TIME)}, and a day ahead is the limit; set the clock right, "
+            "or ask the coordinator to sign the release with theirs set right"
         )
 
 

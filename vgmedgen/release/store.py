@@ -11,57 +11,31 @@ The one in use changes by one rename of one file. Whatever is half done has a na
 starts with a dot and is gone with the next installation.
 """
 
-import json
 import os
-import re
 import shutil
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from vgmedgen.errors import ReleaseError, StateError
 from vgmedgen.files import sha256, write_text
 from vgmedgen.process.lock import only_one
-from vgmedgen.release.verify import MANIFEST, digest, signature_of, verify
+from vgmedgen.release import installed
+from vgmedgen.release.folders import clear, reason, sync
+from vgmedgen.release.installed import DAMAGED, NAME, RELEASE, Installed
+from vgmedgen.release.names import shown
+from vgmedgen.release.signature import FILE as SIGNATURE
+from vgmedgen.release.signature import Signature
+
+__all__ = ["CURRENT", "DAMAGED", "Installed", "Store", "current"]
 
 CURRENT = "current"
 NEXT = "next"
-INSTALLED = "installed.json"
-RELEASE = "release"
-PIPELINE = "pipeline"
 SCRATCH = ".new-"  # what a scratch folder's name starts with
 LOCK = ".lock"
-DAMAGED = "(damaged)"
 PATIENCE = 600.0  # seconds that an installation waits for another to end
-_NAME = re.compile("[0-9a-f]{16}")
-_DIGEST_DIGITS = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Installed:
-    """One installed release."""
-
-    name: str  # the first 16 digits of the digest
-    digest: str
-    run: str
-    created: str  # when it was signed, UTC; empty where nobody signed
-    coordinator: str  # public key that signed it; empty where nobody did
-    installed: str  # when, UTC
-    current: bool
-    folder: Path
-
-    @property
-    def pipeline(self) -> Path:
-        """The folder that `VGMedGenPipeline.from_pretrained` takes."""
-        return self.folder / PIPELINE
-
-    @property
-    def release(self) -> Path:
-        """The release as it was published."""
-        return self.folder / RELEASE
 
 
 def current(releases: Path) -> Path:
@@ -74,10 +48,17 @@ def current(releases: Path) -> Path:
 
 
 class Store:
-    """The folder `releases` of a site."""
+    """The folder `releases` of a site.
 
-    def __init__(self, releases: Path) -> None:
+    Args:
+        releases: the folder.
+        trusted: keys that the site trusts now, as `policy.coordinators` lists them; what
+            is verified and used is theirs. None asks only whether a release is whole.
+    """
+
+    def __init__(self, releases: Path, trusted: Sequence[str] | None = None) -> None:
         self.releases = releases
+        self.trusted = trusted
 
     def all(self) -> list[Installed]:
         """Every installed release, the one installed last first.
@@ -86,8 +67,12 @@ class Store:
         """
         if not self.releases.is_dir():
             return []
-        names = [p.name for p in self.releases.iterdir() if _NAME.fullmatch(p.name)]
-        found = [self._open_even_damaged(name) for name in names]
+        used = self.current_name()
+        found = [
+            installed.read_even_damaged(path, current=path.name == used)
+            for path in self.releases.iterdir()
+            if NAME.fullmatch(path.name)
+        ]
         return sorted(found, key=lambda one: (one.installed, one.name), reverse=True)
 
     def current(self) -> Installed:
@@ -97,7 +82,7 @@ class Store:
             ReleaseError: if there is none.
         """
         name = self.current_name()
-        if not name and (self.releases / CURRENT).exists():
+        if not name and self.has_pointer():
             raise ReleaseError(
                 f"{self.releases / CURRENT} is damaged: it names no release; use one that "
                 "is installed, by its name"
@@ -110,16 +95,21 @@ class Store:
         """Name of the release in use; empty where none is, or the pointer is damaged."""
         return self._pointer(CURRENT)
 
+    def has_pointer(self) -> bool:
+        """Whether something says, or should say, which release is in use."""
+        return os.path.lexists(self.releases / CURRENT)
+
     def before(self) -> Installed | None:
         """The release that `roll_back` would put to use; None where there is none.
 
         Raises:
             ReleaseError: if none is in use, or what is told of it is damaged.
         """
-        name = str(_told(self.current().folder).get("before", ""))
-        if not _NAME.fullmatch(name) or not (self.releases / name).is_dir():
+        used = self.current()
+        name = str(installed.told_of(used.folder).get("before", ""))
+        if not NAME.fullmatch(name) or name == used.name:
             return None
-        return self._open(name)
+        return self._open(name) if (self.releases / name).is_dir() else None
 
     def find(self, name: str) -> Installed:
         """The release whose name or digest starts with `name`.
@@ -131,18 +121,18 @@ class Store:
         if len(found) != 1:
             what = f"{len(found)} releases start" if found else "no release starts"
             names = ", ".join(one.name for one in self.all()) or "none"
-            raise ReleaseError(f"{what} with '{name[:64]}'; installed are: {names}")
+            raise ReleaseError(f"{what} with '{shown(name)}'; installed are: {names}")
         return found[0]
 
     def use(self, name: str) -> Installed:
         """Verify every byte of a release, then put it to use.
 
         Raises:
+            PolicyError: if it is signed by nobody whom the site trusts.
             ReleaseError: if it is not there or damaged; the one in use stays.
         """
         with self.alone():
-            chosen = self.find(name)
-            self._check(chosen)
+            chosen = self.verify(name)
             self.turn_to(chosen.name)
         return self._open(chosen.name)
 
@@ -150,6 +140,7 @@ class Store:
         """Put the release to use that was in use before the one that is now.
 
         Raises:
+            PolicyError: if it is signed by nobody whom the site trusts.
             ReleaseError: if there was none, or it is damaged; the one in use stays.
         """
         with self.alone():
@@ -163,9 +154,10 @@ class Store:
         return self._open(chosen.name)
 
     def verify(self, name: str) -> Installed:
-        """Check every byte of an installed release.
+        """Check every byte of an installed release, and that its key is trusted.
 
         Raises:
+            PolicyError: if it is signed by nobody whom the site trusts.
             ReleaseError: naming a file that is missing, changed or new.
             TrustError: if its signature is wrong.
         """
@@ -195,6 +187,8 @@ class Store:
             StateError: if another installation does not end in time, or the disk refuses.
         """
         lock, end = self.releases / LOCK, time.monotonic() + PATIENCE
+        if lock.is_symlink() or (lock.exists() and not lock.is_file()):
+            raise StateError(f"{lock} is no lock file; remove it, then start again")
         with ExitStack() as held:
             while True:
                 try:
@@ -214,19 +208,41 @@ class Store:
             except OSError as error:
                 raise unwritten(self.releases, error) from None
 
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder that is gone afterwards, or has another name by then."""
+        work = Path(tempfile.mkdtemp(dir=self.releases, prefix=SCRATCH))
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
     def turn_to(self, name: str) -> None:
         """Put another installed release to use and note which one was; within `alone`."""
-        before = self.current_name()
-        if name != before:
-            told = _told(self.releases / name)
-            _write(self.releases / name / INSTALLED, {**told, "before": before})
+        if name != self.current_name():
+            told = installed.told_of(self.releases / name)
+            told["before"] = self.earlier(name)
+            installed.write_told(self.releases / name, told)
             self.point(name)
+
+    def earlier(self, name: str) -> str:
+        """What `roll_back` is to return to once `name` is in use; may be nothing."""
+        used = self.current_name()
+        if used != name:
+            return used
+        try:
+            return str(installed.told_of(self.releases / name).get("before", ""))
+        except ReleaseError:
+            return ""
 
     def point(self, name: str) -> None:
         """Put an installed release to use; call it within `alone`."""
-        write_text(self.releases / CURRENT, name)
+        pointer = self.releases / CURRENT
+        if pointer.is_dir():
+            clear(pointer)  # a file cannot take the place of a folder
+        write_text(pointer, name)
         sync(self.releases)
-        (self.releases / NEXT).unlink(missing_ok=True)
+        clear(self.releases / NEXT)
 
     def announce(self, name: str) -> None:
         """Say which release is about to appear and be used, should we not get there."""
@@ -238,144 +254,64 @@ class Store:
         away = self.releases / f"{SCRATCH}away-{name}"
         (self.releases / name).rename(away)
         sync(self.releases)
-        shutil.rmtree(away)
+        clear(away)
+
+    def resign(self, name: str, signature: Signature, trusted: Sequence[str]) -> None:
+        """Keep the signature that came with a release that is installed already.
+
+        Not if the one it has is by a key in `trusted` and no older. Within `alone`.
+
+        Raises:
+            ReleaseError: if what is told of the release is damaged.
+        """
+        one = self._open(name)
+        if one.coordinator in trusted and one.created >= signature.created:
+            return
+        told, place = installed.told_of(one.folder), one.release / SIGNATURE
+        with self.scratch() as work:
+            write_text(work / SIGNATURE, signature.to_json())
+            (work / SIGNATURE).replace(place)
+        sync(one.release)
+        told[RELEASE][SIGNATURE] = sha256(place)
+        installed.write_told(one.folder, told)
 
     def _recover(self) -> None:
-        for path in self.releases.glob(f"{SCRATCH}*"):
-            shutil.rmtree(path)
+        parts = [self.releases / f".{name}.part" for name in (CURRENT, NEXT)]
+        for path in [*self.releases.glob(f"{SCRATCH}*"), *parts]:
+            clear(path)
         following = self._pointer(NEXT)
         if following and (self.releases / following).is_dir():
             self.point(following)
-        (self.releases / NEXT).unlink(missing_ok=True)
+        clear(self.releases / NEXT)
 
     def _pointer(self, name: str) -> str:
         path = self.releases / name
         if not path.is_file():
             return ""
-        told = path.read_bytes()[:17].decode(errors="replace")
-        return told if _NAME.fullmatch(told) else ""
+        with path.open("rb") as stream:
+            told = stream.read(17).decode(errors="replace")
+        return told if NAME.fullmatch(told) else ""
 
     def _open(self, name: str) -> Installed:
-        folder = self.releases / name
-        if not folder.is_dir():
-            raise ReleaseError(
-                f"release {name} is not in {self.releases}; install it again"
-            )
-        told = _told(folder)
-        try:
-            manifest = json.loads((folder / RELEASE / MANIFEST).read_text())
-            run = str(manifest["run"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise _damaged(folder, f"{RELEASE}/{MANIFEST}") from None
-        if told["digest"][:16] != name or len(told["digest"]) != _DIGEST_DIGITS:
-            raise _damaged(folder, INSTALLED)
-        signature = signature_of(folder / RELEASE)
-        return Installed(
-            name=name,
-            digest=str(told["digest"]),
-            run=run[:64],
-            created=signature.created if signature else "",
-            coordinator=signature.coordinator if signature else "",
-            installed=str(told["installed"]),
-            current=name == self.current_name(),
-            folder=folder,
-        )
-
-    def _open_even_damaged(self, name: str) -> Installed:
-        try:
-            return self._open(name)
-        except ReleaseError:
-            return Installed(
-                name=name,
-                digest=name,
-                run=DAMAGED,
-                created="",
-                coordinator="",
-                installed="",
-                current=name == self.current_name(),
-                folder=self.releases / name,
-            )
+        return installed.read(self.releases / name, current=name == self.current_name())
 
     def _check(self, one: Installed) -> None:
-        told = _told(one.folder)
-        for part in (PIPELINE, RELEASE):
-            listed, found = told[part], files_of(one.folder / part)
-            for name in sorted(listed.keys() | found.keys()):
-                if listed.get(name) != found.get(name):
-                    raise _damaged(one.folder, f"{part}/{name}")
-        manifest = verify(one.release)
-        if digest(manifest) != one.digest:
-            raise _damaged(one.folder, f"{RELEASE}/{MANIFEST}")
-        if json.loads((one.pipeline / "release.json").read_text()) != manifest:
-            raise _damaged(one.folder, f"{PIPELINE}/release.json")
-
-
-def files_of(folder: Path) -> dict[str, str]:
-    """sha256 of every file below `folder`, sorted; a link is told as one."""
-    return {
-        path.relative_to(folder).as_posix(): "link"
-        if path.is_symlink()
-        else sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_symlink() or not path.is_dir()
-    }
-
-
-def describe(folder: Path, name: str, installed: str, before: str) -> None:
-    """Write `installed.json` of a folder that holds a release and its pipeline.
-
-    Args:
-        folder: the folder.
-        name: digest of the release.
-        installed: when, UTC.
-        before: the release in use until then; empty where there was none.
-    """
-    parts = {part: files_of(folder / part) for part in (PIPELINE, RELEASE)}
-    told = {"digest": name, "installed": installed, "before": before, **parts}
-    _write(folder / INSTALLED, told)
-
-
-def sync(folder: Path) -> None:
-    """Have the disk keep the names in `folder`."""
-    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+        try:
+            if self.trusted is not None:
+                # of a damaged one nobody's key is known: read tells what is damaged
+                whole = installed.read(one.folder, current=one.current)
+                installed.check_trusted(whole, self.trusted)
+            installed.check(one)
+        except OSError as error:
+            raise ReleaseError(
+                f"installed release {one.name} cannot be read: {reason(error)}; mend its "
+                "permissions, or remove it and install it again"
+            ) from None
 
 
 def unwritten(releases: Path, error: Exception) -> StateError:
     """What an installation says that the disk has refused."""
-    said: object = getattr(error, "strerror", None) or error
-    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
-        said = error.args[0][0][-1]  # of a tree: the first file that failed
-    why = " ".join(str(said).split())[:200]
     return StateError(
-        f"cannot install into {releases}: {why}; nothing was left behind and the release "
-        "in use stays: free some space, then start again"
-    )
-
-
-def _write(path: Path, told: dict[str, Any]) -> None:
-    write_text(path, json.dumps(told, indent=2, sort_keys=True) + "\n")
-
-
-def _told(folder: Path) -> dict[str, Any]:
-    """What `installed.json` tells."""
-    try:
-        told = json.loads((folder / INSTALLED).read_text())
-        whole = all(isinstance(told[part], dict) for part in (PIPELINE, RELEASE))
-        whole = whole and all(isinstance(told[n], str) for n in ("digest", "installed"))
-    except (OSError, ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise _damaged(folder, INSTALLED)
-    found: dict[str, Any] = told
-    return found
-
-
-def _damaged(folder: Path, name: str) -> ReleaseError:
-    return ReleaseError(
-        f"installed release {folder.name}: {name} has changed since it was installed; "
-        "remove it and install it again"
+        f"cannot install into {releases}: {reason(error)}; nothing was left behind and the "
+        "release in use stays: free some space, then start again"
     )

@@ -13,6 +13,7 @@ from vgmedgen.plan import Plan
 from vgmedgen.ranges import digest_of
 from vgmedgen.release import facts
 from vgmedgen.release.card import card
+from vgmedgen.release.names import FILE_NAME, shown
 from vgmedgen.release.signature import FILE as SIGNATURE
 from vgmedgen.release.signature import LONGEST, Signature, check_own
 
@@ -38,18 +39,37 @@ def parts_of(folder: Path) -> dict[str, str]:
     Raises:
         ReleaseError: if there is a link, or something else that is no file.
     """
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise ReleaseError(f"release {folder}: {name} is no plain file; remove it")
-        if path.is_file() and name not in (MANIFEST, SIGNATURE):
-            found[name] = sha256(path)
-    return found
+    return {name: sha256(path) for name, path in _files(folder).items()}
+
+
+def verify_bytes(folder: Path) -> dict[str, Any]:
+    """Read the manifest after comparing every byte with it, and with its signature.
+
+    What the manifest says is not looked at, see `verify`.
+
+    Raises:
+        ReleaseError: if a file is missing, changed or unlisted, or the manifest damaged.
+        TrustError: if the signature is wrong.
+    """
+    manifest, signature = manifest_of(folder), signature_of(folder)
+    listed, found = manifest["files"], _files(folder)
+    try:
+        for name in sorted(listed.keys() ^ found.keys()):
+            raise _other(folder, name)  # before one is read: it may be of any size
+        for name, path in found.items():
+            if listed[name] != sha256(path):
+                raise _other(folder, name)
+    except OSError as error:
+        raise ReleaseError(
+            f"release {folder} cannot be read: {error.strerror or error}"
+        ) from None
+    if signature is not None:
+        check_own(signature, manifest)
+    return manifest
 
 
 def verify(folder: Path, bundle: Bundle | None = None) -> dict[str, Any]:
-    """Read the manifest after checking every byte of the release.
+    """Read the manifest after checking every byte of the release and what it says.
 
     A signature has to be that of this release by the key it names; whether to trust that
     key is another question, see `vgmedgen.release.signature.check`.
@@ -62,25 +82,13 @@ def verify(folder: Path, bundle: Bundle | None = None) -> dict[str, Any]:
         ReleaseError: if a file is missing, changed or unlisted, or the base is another.
         TrustError: if the signature is wrong.
     """
-    try:
-        manifest = _manifest(folder)
-        listed, found = manifest["files"], parts_of(folder)
-        for name in sorted(listed.keys() | found.keys()):
-            if listed.get(name) != found.get(name):
-                raise ReleaseError(
-                    f"release {folder}: {name} is not what the manifest lists; fetch the "
-                    "release again"
-                )
-        facts.check(manifest, plan_of(folder))
-        if _text(folder / CARD) != card(manifest):
-            raise _damaged(folder / MANIFEST)  # or else the card's digest were wrong
-        signature = signature_of(folder)
-    except OSError as error:
+    manifest = verify_bytes(folder)
+    facts.check(manifest, plan_of(folder))
+    if _text(folder / CARD) != card(manifest):
         raise ReleaseError(
-            f"release {folder} cannot be read: {error.strerror or error}"
-        ) from None
-    if signature is not None:
-        check_own(signature, manifest)
+            f"release {folder}: {CARD} is not the card that this version makes of "
+            f"{MANIFEST}; ask the coordinator to publish the release with this version"
+        )
     if bundle is not None and manifest["base"] != bundle.digest:
         raise ReleaseError(
             f"release {folder} was made for base {manifest['base'][:12]}, this site holds "
@@ -116,34 +124,89 @@ def signature_of(folder: Path) -> Signature | None:
     return Signature.from_json(_text(path, LONGEST)) if path.exists() else None
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """The manifest in a release folder; of the files nothing is looked at.
+
+    Raises:
+        ReleaseError: if it is not there, or not to the letter what a manifest is.
+    """
     path = folder / MANIFEST
     if not path.is_file():
         raise ReleaseError(f"{folder} is no release: it has no {MANIFEST}")
     text = _text(path)
-    try:
-        manifest: dict[str, Any] = json.loads(text)
-        listed = manifest["files"]
-        whole = isinstance(listed, dict) and manifest_json(manifest) == text
-    except (ValueError, KeyError, TypeError, RecursionError):
-        whole = False
-    if not whole:
+    manifest = _parsed(text)
+    if manifest is None or manifest_json(manifest) != text:
         raise _damaged(path)
     return manifest
+
+
+def manifest_from(text: str) -> dict[str, Any]:
+    """A manifest that came in a message.
+
+    Raises:
+        ReleaseError: if it is none.
+    """
+    manifest = _parsed(text)
+    if manifest is None:
+        raise ReleaseError("the manifest of the release is none; nothing was installed")
+    return manifest
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    """What is JSON with a list of files such as a release has; None for anything else."""
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    listed = told.get("files") if isinstance(told, dict) else None
+    if not isinstance(listed, dict) or not all(map(FILE_NAME.fullmatch, listed)):
+        return None
+    found: dict[str, Any] = told
+    return found
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The files that a manifest lists, by POSIX path, sorted; none of them is read.
+
+    Raises:
+        ReleaseError: if there is a link, or something else that is no file.
+    """
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise ReleaseError(
+                f"release {folder}: {shown(name)} is no plain file; remove it"
+            )
+        if path.is_file() and name not in (MANIFEST, SIGNATURE):
+            found[name] = path
+    return found
 
 
 def _text(path: Path, largest: int = _LARGEST) -> str:
     """A text file of a release; an empty one where there is none."""
     if not path.is_file():
         return ""
-    with path.open("rb") as stream:
-        content = stream.read(largest + 1)
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(largest + 1)
+    except OSError as error:
+        raise ReleaseError(
+            f"{path} cannot be read: {error.strerror or error}"
+        ) from None
     try:
         if len(content) <= largest:
             return content.decode()
     except UnicodeDecodeError:
         pass
     raise _damaged(path)
+
+
+def _other(folder: Path, name: str) -> ReleaseError:
+    return ReleaseError(
+        f"release {folder}: {shown(name)} is not what the manifest lists; fetch the "
+        "release again"
+    )
 
 
 def _damaged(path: Path) -> ReleaseError:

@@ -125,7 +125,8 @@ class Studio:
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         Options(device=device)  # refuses one that is not there
-        model = Store(site.folder / "releases").verify(model.name)
+        trusted = site.policy.coordinators
+        model = Store(site.folder / "releases", trusted).verify(model.name)
         self.site, self.model, self.device = site, model, device
         self.pipeline = VGMedGenPipeline.from_pretrained(pipeline_of(model)).to(device)
         self.datasets = site.datasets
