@@ -7,14 +7,17 @@ import pytest
 
 from vgmedgen.config import FederationConfig, RunConfig
 from vgmedgen.configfile import (
+    MOST_BYTES,
     config_root,
     load_file,
     load_run,
     plan_from_json,
+    read_yaml,
     save,
 )
 from vgmedgen.errors import ConfigError
 from vgmedgen.plan import Plan
+from vgmedgen.siteconfig import load_config
 
 EXPERIMENTS = sorted(p.stem for p in (config_root() / "experiment").rglob("*.yaml"))
 
@@ -105,3 +108,31 @@ def test_a_yaml_file_that_is_not_yaml_is_named(tmp_path: Path):
 
 def test_plans_can_key_a_cache():
     assert hash(Plan()) == hash(Plan())
+
+
+@pytest.mark.parametrize("depth", [21, 300, 100_000])
+@pytest.mark.parametrize("form", ["list", "map", "block"])
+def test_a_yaml_file_that_is_nested_too_deeply_is_refused_and_not_loaded(
+    tmp_path: Path, depth: int, form: str
+):
+    path = tmp_path / "site.yaml"
+    text = {"list": "[" * depth, "map": "{a: " * depth, "block": "- " * depth}[form]
+    path.write_text(text)
+    for read in (load_config, read_yaml):
+        with pytest.raises(ConfigError, match="nested more than 20 deep"):
+            read(path)
+
+
+def test_a_yaml_file_that_is_too_large_is_refused(tmp_path: Path):
+    path = tmp_path / "site.yaml"
+    path.write_text("name: x\n" + "#" * MOST_BYTES)
+    with pytest.raises(ConfigError, match=f"more than {MOST_BYTES} bytes"):
+        load_config(path)
+
+
+@pytest.mark.parametrize("depth", [21, 300, 900])
+def test_a_plan_that_is_nested_too_deeply_is_refused(depth: int):
+    with pytest.raises(ConfigError, match=r"nested too deeply|not JSON"):
+        plan_from_json('{"generate": ' + '{"a": ' * depth + "1" + "}" * (depth + 1))
+    with pytest.raises(ConfigError, match=r"nested too deeply|not JSON"):
+        plan_from_json('{"generate": ' + "[" * depth + "]" * depth + "}")

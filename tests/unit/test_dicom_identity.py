@@ -112,9 +112,14 @@ def test_private_elements_are_searched(tmp_path: Path) -> None:
     block = data.private_block(0x0029, "ACME", create=True)
     block.add_new(1, "PN", "Doe^Jane")
     block.add_new(2, "SQ", inside(1, PatientID="4711"))
-    block.add_new(3, "LO", "a setting")
+    block.add_new(3, "LO", "a setting that may hold a name")
+    block.add_new(4, "US", 7)
+    block.add_new(5, "UN", b"\1\2\3\4")
+    block.add_new(6, "UN", b"\1\2Doe Jane\3\4")
+    block.add_new(7, "LT", " ")
     found = dicom.identity(save(tmp_path / "a.dcm", data))
-    assert found == ["PatientID", "private (0029,1001)"]
+    places = ("1001", "1003", "1006")
+    assert found == ["PatientID", *(f"private (0029,{place})" for place in places)]
 
 
 def test_a_value_that_is_no_valid_one_hides_nothing(tmp_path: Path) -> None:
@@ -126,9 +131,11 @@ def test_a_value_that_is_no_valid_one_hides_nothing(tmp_path: Path) -> None:
 
 
 def test_every_identifying_attribute_is_one_of_the_standard() -> None:
-    from pydicom.datadict import tag_for_keyword
+    from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
-    assert {name for name in IDENTIFYING if tag_for_keyword(name) is None} == set()
+    overlays = {keyword_for_tag(0x60000000 + place) for place in (0x22, 0x1500, 0x4000)}
+    unknown = {name for name in IDENTIFYING if tag_for_keyword(name) is None}
+    assert unknown == overlays
 
 
 def table(folder: Path, suffix: str, **more: Any) -> Path:

@@ -119,6 +119,7 @@ def test_boxes_surround_the_mask_as_kvasir_writes_them(tmp_path):
     ("layout", "label", "says"),
     [
         ("ham10000", "", "image 2 .* has no label"),
+        ("ham10000", "ulcer", "knows nv, mel, bkl, bcc, akiec, vasc, df"),
         ("busi", "", "image 2 .* has no label"),
         ("busi", "mel", "knows benign, malignant, normal"),
         ("kvasir-seg", "ulcer", "knows polyp"),
@@ -126,7 +127,7 @@ def test_boxes_surround_the_mask_as_kvasir_writes_them(tmp_path):
     ],
 )
 def test_what_has_no_place_in_a_layout_is_refused(layout, label, says):
-    first = "benign" if layout == "busi" else "polyp"
+    first = {"busi": "benign", "ham10000": "nv"}.get(layout, "polyp")
     asks = [drawn_of(0, first).ask, drawn_of(1, label).ask]
     with pytest.raises(ConfigError, match=says):
         layouts.check(layout, asks)

@@ -306,3 +306,73 @@ def test_a_long_prompt_is_told_of_and_refused_where_asked(pipeline, caplog):
     with pytest.raises(ValueError, match="10 tokens do not fit"):
         pipeline(PROMPTS[0], style_prompt=long, strict=True, **ASKED)
     pipeline(PROMPTS[0], strict=True, **ASKED)
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"num_inference_steps": 2.5}, "num_inference_steps is 2.5"),
+        ({"num_inference_steps": None}, "num_inference_steps is None"),
+        ({"num_inference_steps": True}, "num_inference_steps is True"),
+        ({"num_images_per_prompt": "2"}, "num_images_per_prompt is '2'"),
+        ({"num_images_per_prompt": 1.5}, "num_images_per_prompt is 1.5"),
+        ({"guidance_scale": "2"}, "guidance_scale is '2'"),
+        ({"guidance_scale": None}, "guidance_scale is None"),
+        ({"guidance_scale": True}, "guidance_scale is True"),
+        ({"generator": 5}, "generator is 5"),
+        ({"generator": ["x"]}, "generator holds 'x'"),
+        ({"seeds": 7}, "seeds is 7"),
+        ({"seeds": [1.7]}, "seed 1.7 is no whole number"),
+        ({"seeds": ["7"]}, "seed '7' is no whole number"),
+        ({"share": "x"}, "share is 'x'"),
+        ({"share": [None], "towards_prompt": "red"}, "share is None"),
+        ({"anatomy_prompt": 5}, "anatomy_prompt is 5"),
+        ({"style_prompt": [5]}, "style_prompt is 5"),
+        ({"latents": np.zeros((1, 4, 4, 4))}, "latents is a ndarray"),
+        ({"callback_on_step_end": 5}, "callback_on_step_end is 5"),
+        ({"callback_on_step_end": lambda *_: [1]}, "gave a list"),
+        ({"callback_on_step_end": lambda *_: {"latents": 1}}, "latents that are a int"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(pipeline, told, message):
+    with pytest.raises(TypeError, match=message) as caught:
+        pipeline("skin", **{**LATENT, **told})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("words", [5, [5], b"skin", {"a": 1}])
+def test_a_prompt_is_text(pipeline, words):
+    with pytest.raises(TypeError, match="prompt"):
+        pipeline(words, **LATENT)
+    with pytest.raises(ValueError, match="half a character"):
+        pipeline("a\ud800b", **LATENT)
+
+
+def test_numbers_of_numpy_are_numbers(pipeline):
+    told = {
+        **LATENT,
+        "num_inference_steps": np.int64(3),
+        "guidance_scale": np.float32(2),
+    }
+    drawn = pipeline("skin", seeds=list(np.array([4])), **told)
+    expected = pipeline("skin", seeds=[4], **LATENT)
+    assert torch.equal(drawn.images, expected.images)
+
+
+def test_as_many_steps_as_training_had_are_refused(pipeline):
+    trained = pipeline.scheduler.config.num_train_timesteps
+    told = {**LATENT, "guidance_scale": 1.0, "seeds": [1]}
+    with pytest.raises(ValueError, match=rf"must lie in \[1, {trained - 1}\]"):
+        pipeline("skin", **{**told, "num_inference_steps": trained})
+    most = pipeline("skin", **{**told, "num_inference_steps": trained - 1})
+    assert most.images.isfinite().all()
+
+
+def test_what_is_not_finite_is_never_an_image(pipeline):
+    nothing = torch.full((1, 4, 4, 4), float("nan"))
+    with pytest.raises(ValueError, match="latents holds values that are not finite"):
+        pipeline("skin", latents=nothing, **ASKED)
+    with pytest.raises(ValueError, match="callback_on_step_end gave holds"):
+        pipeline("skin", callback_on_step_end=lambda *_: {"latents": nothing}, **ASKED)
+    with pytest.raises(ValueError, match="not finite"):
+        pipeline("skin", **{**ASKED, "guidance_scale": 3e38})

@@ -189,3 +189,55 @@ def test_a_damaged_index_is_refused(tmp_path, content):
     (tmp_path / "model_index.json").write_text(content)
     with pytest.raises(ValueError, match=r"model_index\.json is damaged"):
         VGMedGenPipeline.from_pretrained(tmp_path)
+
+
+LOADS = "DiffusionPipeline.from_pretrained(sys.argv[1])"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        f"import vgmedgen; from diffusers import DiffusionPipeline; p = {LOADS}",
+        f"from diffusers import DiffusionPipeline; import vgmedgen; p = {LOADS}",
+        f"import vgmedgen, diffusers; p = diffusers.{LOADS}",
+    ],
+)
+def test_importing_the_package_is_all_that_plain_diffusers_needs(folder, script):
+    told = f"import sys; {script}; sys.exit(type(p).__name__ != 'VGMedGenPipeline')"
+    subprocess.run([sys.executable, "-c", told, str(folder)], check=True)
+
+
+def test_diffusers_is_otherwise_as_it_was():
+    script = """
+import sys, vgmedgen
+assert "diffusers" not in sys.modules and "torch" not in sys.modules
+import diffusers
+assert "vgmedgen.synthesis.pipeline" not in sys.modules
+assert diffusers.__name__ == "diffusers" and diffusers.__version__
+assert not [f for f in sys.meta_path if getattr(f, "__module__", "") == "vgmedgen"]
+try:
+    diffusers.Nothing
+except AttributeError as error:
+    assert "Nothing" in str(error)
+else:
+    sys.exit(1)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16])
+def test_a_folder_loads_and_draws_in_half(folder, kind):
+    loaded = VGMedGenPipeline.from_pretrained(folder, torch_dtype=kind)
+    assert torch.get_default_dtype() == torch.float32
+    assert {loaded.visual_prior.dtype, loaded.transformer.dtype} == {kind}
+    drawn = loaded(PROMPTS[0], output_masks=True, seeds=[4], **ASKED)
+    assert np.isfinite(drawn.images).all()
+    assert drawn.masks.shape == (1, 32, 32)
+
+
+def test_a_part_that_does_not_load_leaves_torch_as_it_was(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "visual_prior/config.json").write_text("{}")
+    with pytest.raises(Exception):  # noqa: B017, PT011  # diffusers' own
+        VGMedGenPipeline.from_pretrained(tmp_path, torch_dtype=torch.float16)
+    assert torch.get_default_dtype() == torch.float32

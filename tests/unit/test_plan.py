@@ -155,6 +155,8 @@ def test_a_balanced_site_has_nothing_to_balance(write):
         ("balance: yes please", "balance must be true or false"),
         ("clases: {mel: 2}", r"no key 'clases'; did you mean 'classes'\?"),
         ("classes: {mel: 2}\nfacts: {localization: bak}", "did you mean 'back'"),
+        ("classes: {mel: 2}\nfacts: {localization: [back]}", "must be one word, got"),
+        ("classes: {mel: 2}\nfacts: {sex: {a: b}}", "sex must be one word, got"),
         ("classes: {mel: 2}\nfacts: {sex: x}", "no sex 'x'"),
         ("classes: {mel: 2}\nfacts: {age: old}", "age must be a number"),
         ("classes: {mel: 2}\nfacts: {age: .nan}", "age must lie in"),

@@ -387,7 +387,7 @@ def test_a_release_is_found_by_its_name_or_its_folder(clinic, tmp_path):
     ("options", "says"),
     [
         ({"steps": 0}, "steps must be above 0"),
-        ({"steps": 5000}, r"steps must lie in \[1, 1000\]"),
+        ({"steps": 5000}, r"steps must lie in \[1, 999\]"),
         ({"guidance": float("nan")}, "guidance must lie"),
         ({"layout": "coco"}, "layout must be one of plain"),
         ({"device": "tpu"}, "cpu or cuda"),

@@ -7,6 +7,7 @@ a parser or decoder stumbles over ends as one DataError.
 """
 
 import hashlib
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
@@ -27,12 +29,19 @@ from vgmedgen.data import dicom_frame, dicom_screen, identifiers
 from vgmedgen.errors import DataError
 
 SUFFIXES = (".dcm", ".dicom")
+_LONG = 1 << 16  # bytes of a value that is left on disk while a header is looked at
 MOST_BYTES = 1 << 29  # of one file: 64 million pixels of 16 bit RGB, and a header
 
 _MAGIC = (128, b"DICM")  # where the word stands
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_ENDLESS = 0xFFFFFFFF  # length of an element that ends by a mark
+_END = b"\xfe\xff\xdd\xe0"  # the mark, and then zeros
+_PIXELS = 0x7FE00010
 _HALF = 128  # a grey from here up is lesion
 _PLANE = 2  # axes of an image of one sample
+
+# its log quotes values, as its warnings do; nothing of it is passed on
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +106,11 @@ def _header(path: Path, *_: int) -> Header:
         data = _parse(path, pixels=False)
         name = f"{data.get('IssuerOfPatientID') or ''}\n{data.get('PatientID') or ''}"
         digest = hashlib.sha256(name.encode(errors="replace")).hexdigest()
+        named = identifiers.of(data)
+        if _goes_on(path, data):
+            named.append("bytes after the end")
         return Header(
-            identity=tuple(identifiers.of(data)),
+            identity=tuple(named),
             patient=f"patient-{digest[:12]}" if data.get("PatientID") else "",
             synthetic=identifiers.is_synthetic(data),
         )
@@ -146,7 +158,8 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 def _guarded(path: Path) -> Iterator[None]:
     """Turn whatever a damaged or hostile file causes into one line.
 
-    pydicom's warnings are silenced: they quote values, which may be a patient's name.
+    Of a parser's or decoder's own complaint only the type is told, and its warnings and
+    its log are silenced: they quote values, which may be a patient's name.
     """
     try:
         with warnings.catch_warnings(), disable_value_validation():
@@ -154,12 +167,11 @@ def _guarded(path: Path) -> Iterator[None]:
             yield
     except DataError:
         raise
-    except Exception as error:
-        said = " ".join(str(error).split())[:120] or type(error).__name__
+    except Exception as error:  # noqa: BLE001  # whatever it is, the file is to blame
         raise DataError(
-            f"{path} cannot be read as DICOM ({said}); the file is damaged or "
-            "incomplete: export it again or remove it"
-        ) from error
+            f"{path} cannot be read as DICOM ({type(error).__name__}); the file is "
+            "damaged or incomplete: export it again or remove it"
+        ) from None
 
 
 def _parse(path: Path, *, pixels: bool) -> Dataset:
@@ -176,9 +188,28 @@ def _parse(path: Path, *, pixels: bool) -> Dataset:
                 f"{path} is deflated as a whole (transfer syntax {syntax}), which is not "
                 "read; export it as explicit VR little endian"
             )
-        return dcmread(path, stop_before_pixels=not pixels)
-    except InvalidDicomError as error:
+        # what follows the pixels belongs to the header too
+        return dcmread(path, defer_size=None if pixels else _LONG)
+    except InvalidDicomError:
         raise DataError(
             f"{path} is no DICOM file: it lacks the word DICM at byte 128; export it "
             "again as a DICOM file (part 10), or remove it"
-        ) from error
+        ) from None
+
+
+def _goes_on(path: Path, data: Dataset) -> bool:
+    """Whether anything but zeros follows the last element of a file.
+
+    Words that follow it may also be read as an element, of a length that no file has.
+    """
+    tags = list(data.keys())
+    last = data.get_item(tags[-1], keep_deferred=True) if tags else None
+    if not isinstance(last, RawDataElement):
+        return False  # a sequence, whose reader stops where it ends
+    endless = last.length == _ENDLESS
+    if not endless and last.value_tell + last.length > path.stat().st_size:
+        return bool(last.tag != _PIXELS)  # of which some are missing
+    with path.open("rb") as stream:
+        stream.seek(last.value_tell + (0 if endless else last.length))
+        rest = stream.read().rstrip(b"\0")
+    return not rest.endswith(_END) if endless else bool(rest)

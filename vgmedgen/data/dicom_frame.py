@@ -1,7 +1,6 @@
 """The one frame of a DICOM file, checked before it is decoded."""
 
 import io
-import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,12 @@ MOST_PIXELS = 64_000_000  # of one image, about 8000 x 8000
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 PALETTE = "PALETTE COLOR"
+# the others of the standard (PS3.3 C.7.6.3.1.2), now and before: these may be told
+_NOT_READ = ("HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "XYB", "")
 
 _RLE = "1.2.840.10008.1.2.5"
 _RLE_HEADER = struct.Struct("<16L")  # number of segments, 15 offsets
 _RLE_NOTHING = 128  # below: so many bytes and one follow; above: one byte, repeated
-_NO_DECODER = "Unable to decode as exceptions were raised by all available plugins: "
 _JP2 = b"\0\0\0\x0cjP  "
 _DECODERS = ("pydicom", "pillow", "pylibjpeg", "pyjpegls", "gdcm")  # in this order
 
@@ -42,9 +42,11 @@ def decode(path: Path, data: Dataset) -> NDArray[Any]:
     ready = decoder.available_plugins if decoder else ()
     chosen = [name for name in _DECODERS if name in ready]
     if decoder is None or not (chosen or not syntax.is_encapsulated):
+        standard = syntax.name != str(syntax)  # any other text may be anybody's
+        named = f"{syntax.name} ({syntax})" if standard else "something unknown"
         raise DataError(
-            f"{path} is compressed as {syntax.name} ({syntax}), which no installed "
-            "decoder reads; export it uncompressed (explicit VR little endian)"
+            f"{path} is compressed as {named}, which no installed decoder reads; export "
+            "it uncompressed (explicit VR little endian)"
         )
     if syntax.is_encapsulated:
         _check_frame(path, data, str(syntax))
@@ -53,12 +55,11 @@ def decode(path: Path, data: Dataset) -> NDArray[Any]:
         values: NDArray[Any] = decoder.as_array(data, index=0, decoding_plugin=plugin)[
             0
         ]
-    except RuntimeError as error:  # what pydicom makes of any decoder's complaint
-        said = re.sub(" <[^>]*>|\\s+", " ", str(error)).removeprefix(_NO_DECODER)[:120]
+    except RuntimeError:  # any decoder's complaint; it may quote what the file holds
         raise DataError(
-            f"{path} is compressed as {syntax.name} and cannot be decompressed here "
-            f"({said}); export it uncompressed (explicit VR little endian)"
-        ) from error
+            f"{path} is compressed as {syntax.name} and cannot be decompressed here; "
+            "export it uncompressed (explicit VR little endian)"
+        ) from None
     return values
 
 
@@ -77,8 +78,9 @@ def _check_shape(path: Path, data: Dataset) -> None:
         )
     kind = str(data.get("PhotometricInterpretation") or "")
     if kind not in (*GREY, *COLOUR, PALETTE):
+        named = f"'{kind}'" if kind in _NOT_READ else "of its own"
         raise DataError(
-            f"{path} has the photometric interpretation '{kind[:32]}'; these are read: "
+            f"{path} has a photometric interpretation {named}; these are read: "
             f"{', '.join((*GREY, *COLOUR, PALETTE))}: export the image as RGB"
         )
     height, width = int(data.Rows), int(data.Columns)

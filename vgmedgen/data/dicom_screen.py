@@ -28,7 +28,7 @@ def shown(path: Path, data: Dataset, stored: NDArray[Any]) -> NDArray[np.uint8]:
         shift = bits - 8
         scaled = stored >> shift if shift > 0 else stored << -shift
         return np.ascontiguousarray(scaled.clip(0, 255), dtype=np.uint8)
-    table = _screen(data)
+    table = _screen(path, data)
     if kind == "MONOCHROME1":
         table = 255 - table
     patterns = stored.astype(f"u{stored.itemsize}")
@@ -47,7 +47,7 @@ def _coloured(path: Path, data: Dataset, stored: NDArray[Any]) -> NDArray[np.uin
     return np.ascontiguousarray(colours >> 8 if wide else colours, dtype=np.uint8)
 
 
-def _screen(data: Dataset) -> NDArray[np.uint8]:
+def _screen(path: Path, data: Dataset) -> NDArray[np.uint8]:
     """Grey on the screen of every pattern of the stored bits, MONOCHROME2."""
     bits = int(data.BitsStored)
     values: NDArray[Any] = np.arange(1 << bits)
@@ -58,26 +58,33 @@ def _screen(data: Dataset) -> NDArray[np.uint8]:
         seen = apply_modality_lut(values, data).astype(np.float64)
         low, span = 0.0, float(1 << int(data.ModalityLUTSequence[0].LUTDescriptor[2]))
     else:
-        slope = _number(data, "RescaleSlope") or 1.0
-        seen = values * slope + (_number(data, "RescaleIntercept") or 0.0)
+        slope = _number(path, data, "RescaleSlope") or 1.0
+        seen = values * slope + (_number(path, data, "RescaleIntercept") or 0.0)
         low, span = float(seen.min()), abs(slope) * (1 << bits)
     if data.get("VOILUTSequence"):
         depth = int(data.VOILUTSequence[0].LUTDescriptor[2])
         seen = apply_voi(seen.round().astype(np.int64), data).astype(np.float64)
         low, span = 0.0, float(1 << depth)
-    elif _number(data, "WindowCenter") is not None and _number(data, "WindowWidth"):
-        return _windowed(seen, data)
+    elif _number(path, data, "WindowCenter") is not None and _number(
+        path, data, "WindowWidth"
+    ):
+        return _windowed(path, seen, data)
     screen: NDArray[np.float64] = (seen - low) * 256 / span
     return screen.clip(0, 255).astype(np.uint8)
 
 
-def _windowed(seen: NDArray[np.float64], data: Dataset) -> NDArray[np.uint8]:
+def _windowed(
+    path: Path, seen: NDArray[np.float64], data: Dataset
+) -> NDArray[np.uint8]:
     """The first VOI window (PS3.3 C.11.2.1.2 and .3)."""
-    centre = _number(data, "WindowCenter") or 0.0
-    width = _number(data, "WindowWidth") or 0.0
+    centre = _number(path, data, "WindowCenter") or 0.0
+    width = _number(path, data, "WindowWidth") or 0.0
     shape = str(data.get("VOILUTFunction") or "LINEAR")
     if width <= 0 or shape not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        raise ValueError(f"a window of width {width:g} and function {shape[:16]}")
+        raise DataError(
+            f"{path} has a window of no width or of an unknown function; export the "
+            "image again with a linear window or none"
+        )
     if shape == "LINEAR":  # a window one wide is a step
         bright = (seen - centre + 0.5) / max(width - 1, 1e-9) + 0.5
     else:
@@ -87,16 +94,21 @@ def _windowed(seen: NDArray[np.float64], data: Dataset) -> NDArray[np.uint8]:
     return (bright.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def _number(data: Dataset, keyword: str) -> float | None:
+def _number(path: Path, data: Dataset, keyword: str) -> float | None:
     """The first value of an attribute of numbers; None where there is none.
 
     Raises:
-        ValueError: if it is not finite.
+        DataError: if it is no finite number.
     """
     value = data.get(keyword)
     if value is None or value == "":
         return None
-    first = float(value[0] if isinstance(value, MultiValue | list) else value)
+    try:
+        first = float(value[0] if isinstance(value, MultiValue | list) else value)
+    except (TypeError, ValueError):  # its text would quote the value
+        first = math.nan
     if not math.isfinite(first):
-        raise ValueError(f"{keyword} is {first}")
+        raise DataError(
+            f"{path}: {keyword} is no finite number; export the image again"
+        )
     return first

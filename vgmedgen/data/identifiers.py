@@ -1,13 +1,16 @@
 """Which attributes of a DICOM header still say who somebody is.
 
 The direct identifiers of the Basic Application Level Confidentiality Profile (DICOM
-PS3.15, annex E): every person's name, and what leads to the patient in a hospital's
-systems or at home. Dates of the examination and UIDs are not among them.
+PS3.15, annex E): every person's name, under whatever type it is written, and what leads
+to the patient in a hospital's systems or at home. Dates of the examination and UIDs are
+not among them. What could hold any text counts as if it did: private elements, comments
+on the patient, overlay labels, the preamble.
 """
 
+import re
 from collections.abc import Iterator
 
-from pydicom.datadict import dictionary_has_tag, dictionary_VR, keyword_for_tag
+from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
@@ -15,13 +18,28 @@ from pydicom.tag import BaseTag
 CREATOR = "VGMEDGEN"
 """Private creator, in group 0009, of every DICOM file that this system writes."""
 
-PSEUDONYMS = frozenset({"PatientName", "PatientID"})
+PSEUDONYMS = frozenset({"PatientName", "PatientID", "StudyID"})
 """What a file may hold where it says that the patient's identity was removed."""
 
-IDENTIFYING = PSEUDONYMS | {
+TEXTS = frozenset(
+    {
+        "AdditionalPatientHistory",
+        "OverlayComments",
+        "OverlayDescription",
+        "OverlayLabel",
+        "PatientComments",
+        "VisitComments",
+    }
+)
+"""Free text in which a name may stand."""
+
+IDENTIFYING = (PSEUDONYMS | TEXTS) | {
     "AccessionNumber",
     "AdmissionID",
     "CurrentPatientLocation",
+    "DataSetTrailingPadding",
+    "EncapsulatedDocument",
+    "FillerOrderNumberImagingServiceRequest",
     "InstitutionAddress",
     "InstitutionName",
     "InsurancePlanIdentification",
@@ -38,13 +56,24 @@ IDENTIFYING = PSEUDONYMS | {
     "PersonAddress",
     "PersonIdentificationCodeSequence",
     "PersonTelephoneNumbers",
+    "PlacerOrderNumberImagingServiceRequest",
+    "PrivateInformation",
     "ReferringPhysicianAddress",
     "ReferringPhysicianTelephoneNumbers",
     "RegionOfResidence",
     "ServiceEpisodeID",
 }
 
+PREAMBLE = "preamble"
+_TIFF = (b"II*\0", b"MM\0*")  # a file may be both
 _PERSON, _SEQUENCE = "PN", "SQ"
+_NUMBERS = (  # types that hold numbers, dates, codes or rows of numbers
+    *("AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "OD", "OF", "OL", "OV"),
+    *("OW", "SL", "SS", "SV", "TM", "UI", "UL", "US", "UV"),
+)
+_CONTROL = re.compile(rb"[\0-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
+_LEGIBLE = re.compile(rb"[ -~]{4}")
+_PRIVATE = "private"
 _SHOWN = ("BurnedInAnnotation", "RecognizableVisualFeatures")  # in the pixels, if YES
 _DEEPEST = 64  # sequences within sequences
 
@@ -52,14 +81,21 @@ _DEEPEST = 64  # sequences within sequences
 def of(data: Dataset) -> list[str]:
     """Names of the attributes that identify, sorted; none of their values.
 
-    A name and an ID of the patient count as pseudonyms where Patient Identity Removed
-    is YES. Sequences are searched whole, private ones too.
+    A name and IDs of patient and study count as pseudonyms where Patient Identity
+    Removed is YES. Sequences are searched whole, private ones too, and so are the file's
+    preamble and its meta information.
 
     Raises:
         ValueError: if sequences lie deeper than any real file has them.
     """
     removed = str(data.get("PatientIdentityRemoved") or "").strip().upper() == "YES"
-    found = set(_search(data, 0))
+    found = set(_search(data, 0)) | set(
+        _search(getattr(data, "file_meta", None) or {}, 0)
+    )
+    if _says_something(getattr(data, "preamble", None) or b""):
+        found.add(PREAMBLE)
+    if is_synthetic(data):  # no patient's comments: such a file never trains anyway
+        found = {name for name in found - TEXTS if not name.startswith(_PRIVATE)}
     return sorted(found - PSEUDONYMS if removed else found)
 
 
@@ -86,19 +122,49 @@ def _search(data: Dataset, depth: int) -> Iterator[str]:
             for item in element.value:
                 yield from _search(item, depth + 1)
         elif _tells(element, keyword):
-            yield keyword or f"private {element.tag}"
+            yield keyword or f"{_PRIVATE} {element.tag}"
 
 
 def _kind(data: Dataset, tag: BaseTag) -> bool:
-    """Whether an element may be a person's name or a sequence."""
-    told = data.get_item(tag).VR
-    if told in (None, "UN"):  # implicit: what the dictionary says
-        told = dictionary_VR(tag) if dictionary_has_tag(tag) else None
-    return told in (None, _PERSON, _SEQUENCE)
+    """Whether an element may be a person's name, a sequence, or any text of its own."""
+    written = data.get_item(tag, keep_deferred=True).VR
+    meant = _meant(tag)
+    if meant is None:
+        return not tag.is_private_creator and written not in _NUMBERS
+    return meant in (_PERSON, _SEQUENCE) or written in (_PERSON, _SEQUENCE)
+
+
+def _meant(tag: BaseTag) -> str | None:
+    """What the dictionary says that an element is; None where it has none such."""
+    try:
+        return str(dictionary_VR(tag))
+    except KeyError:
+        return None
 
 
 def _tells(element: DataElement, keyword: str) -> bool:
-    said = str(element.value if element.value is not None else "").strip(" ^=\0")
+    value = b"" if element.value is None else element.value
     if keyword in _SHOWN:
-        return said.upper() == "YES"
-    return bool(said) and (element.VR == _PERSON or keyword in IDENTIFYING)
+        return str(value).strip().upper() == "YES"
+    if isinstance(value, bytes):
+        if not keyword:
+            return _legible(value)
+        return bool(value.strip(b" ^=\0"))
+    said = str(value).strip(" ^=\0")
+    # nothing that is unknown gets here but names and words
+    named = _PERSON in (element.VR, _meant(element.tag))
+    return bool(said) and (named or keyword in IDENTIFYING or not keyword)
+
+
+def _legible(value: bytes) -> bool:
+    """Whether bytes of a kind that nobody told may be words."""
+    text = value.rstrip(b"\0 ")
+    whole = len(text) > 1 and not _CONTROL.search(text)
+    return whole or bool(_LEGIBLE.search(text))
+
+
+def _says_something(preamble: bytes) -> bool:
+    """Whether a preamble is neither empty nor the header of a TIFF file."""
+    if preamble.startswith(_TIFF):
+        return bool(_LEGIBLE.search(preamble[4:]))
+    return bool(preamble.strip(b"\0"))

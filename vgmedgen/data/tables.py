@@ -13,8 +13,8 @@ def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
     """Rows of a csv with a header line; values are stripped, rows may not be ragged.
 
     Raises:
-        DataError: if the file cannot be read, a required column is missing, or a row
-            has more values than the header.
+        DataError: if the file cannot be read, a required column is missing, a column
+            stands twice, or a row has more values than the header.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -26,6 +26,11 @@ def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
                     f"{path} has no column '{missing[0]}'; it needs "
                     f"{', '.join(required)} and has {', '.join(found) or 'none'}: "
                     "add the column or rename the one that holds it"
+                )
+            twice = [name for name in found if name and found.count(name) > 1]
+            if twice:
+                raise DataError(
+                    f"{path} has two columns '{twice[0]}'; rename or remove one"
                 )
             reader.fieldnames = found
             return [_row(path, reader.line_num, values) for values in reader]

@@ -16,12 +16,14 @@ def random_axes(features: int, width: int, generator: torch.Generator) -> Tensor
         generator: of the draw.
 
     Returns:
-        (F, A); columns beyond F are zero.
+        (F, A) of torch's default type; columns beyond F are zero.
     """
-    square = torch.randn(features, features, generator=generator)
+    # a model that loads in half makes half the default, in which there is no QR
+    square = torch.randn(features, features, generator=generator, dtype=torch.float32)
     basis, triangle = torch.linalg.qr(square)
     # without the signs the directions would not be uniform, nor alike on all machines
-    return _of_width(basis * triangle.diagonal().sign(), width)
+    axes = _of_width(basis * triangle.diagonal().sign(), width)
+    return axes.to(torch.get_default_dtype())
 
 
 def principal_axes(pooled: Tensor, width: int) -> tuple[Tensor, Tensor]:

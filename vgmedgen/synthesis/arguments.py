@@ -1,16 +1,20 @@
 """What a call of the pipeline is told, checked and put into one ask per image.
 
-The errors are ValueErrors, as whoever calls a diffusers pipeline expects them.
+The errors are ValueErrors and TypeErrors, as whoever calls a diffusers pipeline expects
+them.
 """
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from torch import Tensor
 
 from vgmedgen.synthesis.asked import Ask
 from vgmedgen.text.encoder import TextEncoder
@@ -35,15 +39,19 @@ class Told:
     output_type: str
     masks: bool
 
-    def check(self, *, has_prior: bool) -> None:
+    def check(self, *, has_prior: bool, most: int) -> None:
         """Refuse what cannot be.
+
+        Args:
+            has_prior: whether the pipeline can draw masks.
+            most: steps that the solver can take; with one more its last divides by 0.
 
         Raises:
             ValueError: naming the argument.
         """
-        if self.steps < 1:
+        if not 1 <= self.steps <= most:
             raise ValueError(
-                f"num_inference_steps is {self.steps}; it must be 1 or more"
+                f"num_inference_steps is {self.steps}; it must lie in [1, {most}]"
             )
         if self.copies < 1:
             raise ValueError(
@@ -64,6 +72,66 @@ class Told:
             )
         if self.masks and self.output_type == "latent":
             raise ValueError("output_masks needs images; latents were asked for")
+
+
+def check_types(**given: object) -> None:
+    """Refuse arguments of the wrong type.
+
+    Raises:
+        TypeError: naming the first.
+    """
+    for name in ("num_inference_steps", "num_images_per_prompt"):
+        if not _is_whole(given[name]):
+            raise TypeError(f"{name} is {given[name]!r:.60}; it must be a whole number")
+    guidance = given["guidance_scale"]
+    if not isinstance(guidance, Real) or isinstance(guidance, bool):
+        raise TypeError(f"guidance_scale is {guidance!r:.60}; it must be a number")
+    latents, callback = given["latents"], given["callback_on_step_end"]
+    if latents is not None and not isinstance(latents, Tensor):
+        raise TypeError(f"latents is a {type(latents).__name__}; it must be a tensor")
+    if callback is not None and not callable(callback):
+        raise TypeError(
+            f"callback_on_step_end is {callback!r:.60}; it must be callable"
+        )
+    if isinstance(latents, Tensor):
+        check_finite("latents", latents)
+
+
+def check_finite(what: str, values: Tensor) -> None:
+    """Refuse what no image comes of.
+
+    Raises:
+        ValueError: if a value is infinite or no number.
+    """
+    if not bool(values.isfinite().all()):
+        raise ValueError(
+            f"{what} holds values that are not finite; draw with fewer steps or less "
+            "guidance, or in float32"
+        )
+
+
+def replaced(given: object, current: Tensor) -> Tensor:
+    """The latents that a callback leaves, which may give none.
+
+    Raises:
+        TypeError: if it gave something else.
+        ValueError: if they are not finite, or of another shape.
+    """
+    if given is None:
+        return current
+    if not isinstance(given, Mapping):
+        raise TypeError(
+            f"callback_on_step_end gave a {type(given).__name__}; it must give a mapping "
+            "such as {'latents': ...}, or None"
+        )
+    latents = given.get("latents", current)
+    if not isinstance(latents, Tensor):
+        raise TypeError(
+            f"callback_on_step_end gave latents that are a {type(latents).__name__}; "
+            "they must be a tensor"
+        )
+    check_finite("what callback_on_step_end gave", latents)
+    return latents
 
 
 def refuse_code(folder: Path, options: Mapping[str, object]) -> None:
@@ -135,19 +203,24 @@ def asks_of(
     Raises:
         ValueError: if a prompt is missing or empty, or a count is wrong.
     """
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt or ())
+    prompts = [prompt] if isinstance(prompt, str) else _listed("prompt", prompt or ())
     if not prompts:
         raise ValueError("no prompt was given")
     count = len(prompts)
     anatomies = _each("anatomy_prompt", anatomy, count)
     styles = _each("style_prompt", style, count)
     ends = _each("towards_prompt", towards, count)
-    shares = [share] * count if isinstance(share, int | float) else list(share)
+    shares = (
+        [share] * count if isinstance(share, int | float) else _listed("share", share)
+    )
     _one_each("share", shares, count, "prompts")
     for number, words in enumerate(prompts, 1):
-        if not isinstance(words, str) or not words.strip():
+        if words is None or (isinstance(words, str) and not words.strip()):
             raise ValueError(f"prompt {number} of {count} is empty")
+        _check_text(f"prompt {number} of {count}", words)
     for far, end in zip(shares, ends, strict=True):
+        if not isinstance(far, int | float) or isinstance(far, bool):
+            raise TypeError(f"share is {far!r:.60}; it must be a number from 0 to 1")
         if not 0 <= far <= 1:
             raise ValueError(f"share is {far}; it must be from 0 to 1")
         if far and not end:
@@ -163,7 +236,7 @@ def asks_of(
                 anatomy=anatomies[row],
                 style=styles[row],
                 towards=ends[row],
-                share=shares[row],
+                share=float(shares[row]),
             )
         )
     return asks
@@ -194,12 +267,37 @@ def tell_dropped(encoder: TextEncoder, asks: Sequence[Ask], *, strict: bool) -> 
 
 
 def _each(name: str, words: Words, count: int) -> list[str]:
-    given = [words] * count if words is None or isinstance(words, str) else list(words)
+    given: list[str | None] = (
+        [words] * count
+        if words is None or isinstance(words, str)
+        else _listed(name, words)
+    )
     _one_each(name, given, count, "prompts")
     for one in given:
+        if one is not None:
+            _check_text(name, one)
         if one and not one.strip():
             raise ValueError(f"{name} holds nothing but spaces")
     return [one or "" for one in given]
+
+
+def _listed(name: str, given: object) -> list[Any]:
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes | Mapping):
+        raise TypeError(f"{name} is {given!r:.60}; it must be one value or a list")
+    return list(given)
+
+
+def _check_text(name: str, words: object) -> None:
+    if not isinstance(words, str):
+        raise TypeError(f"{name} is {words!r:.60}; it must be text")
+    try:
+        words.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{name} holds half a character; write it anew") from None
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _one_each(name: str, given: Sequence[object], count: int, what: str) -> None:
@@ -215,8 +313,11 @@ def _seeds(
     if seeds is not None:
         if generator is not None:
             raise ValueError("seeds and generator were given; one of them decides")
+        seeds = _listed("seeds", seeds)
         _one_each("seeds", seeds, count, "images")
         for seed in seeds:
+            if not _is_whole(seed):
+                raise TypeError(f"seed {seed!r:.60} is no whole number")
             if int(seed) not in TORCH_SEEDS:
                 raise ValueError(f"seed {seed} is not within -2^63 and 2^64 - 1")
         return [int(seed) for seed in seeds]
@@ -225,8 +326,14 @@ def _seeds(
         generator.seed()
     if isinstance(generator, torch.Generator):
         return _drawn(generator, count)
-    _one_each("generators", generator, count, "images")
-    return [seed for own in generator for seed in _drawn(own, 1)]
+    listed = _listed("generator", generator)
+    for own in listed:
+        if not isinstance(own, torch.Generator):
+            raise TypeError(
+                f"generator holds {own!r:.60}; it must be a torch generator"
+            )
+    _one_each("generators", listed, count, "images")
+    return [seed for own in listed for seed in _drawn(own, 1)]
 
 
 def _drawn(generator: torch.Generator, count: int) -> list[int]:

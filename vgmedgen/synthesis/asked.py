@@ -1,9 +1,23 @@
 """What is asked for, what came of it, and where it comes from: one image each."""
 
+import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+_CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # Unicode categories: controls, halves, line ends
+_BIDI = frozenset(  # Unicode property Bidi_Control
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
+
+
+def is_control(char: str) -> bool:
+    """Whether a character is no text: it ends lines, or turns what stands around it.
+
+    Joiners and soft hyphens are text: Persian, Indic scripts and emoji need them.
+    """
+    return char in _BIDI or unicodedata.category(char) in _CONTROLS
 
 
 @dataclass(frozen=True, kw_only=True)

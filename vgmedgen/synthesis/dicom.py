@@ -38,7 +38,7 @@ from pydicom.sequence import Sequence
 from vgmedgen import __version__
 from vgmedgen.data.identifiers import CREATOR
 from vgmedgen.errors import DataError
-from vgmedgen.synthesis.asked import Ask, Drawn, Origin
+from vgmedgen.synthesis.asked import Ask, Drawn, Origin, is_control
 
 SUFFIX = ".dcm"
 _BLOCK = 0x0009
@@ -150,7 +150,7 @@ def _facts(ask: Ask, origin: Origin) -> dict[str, str]:
 
 def _printable(text: str) -> str:
     """`text` without the control characters that a DICOM text may not hold."""
-    return "".join(char if char.isprintable() else " " for char in text)
+    return "".join(" " if is_control(char) else char for char in text)
 
 
 def _clipped(text: str) -> str:
@@ -203,7 +203,7 @@ def _add_study(
     settings = {name: facts[name] for name in ("steps", "guidance", "cleared")}
     data.SeriesInstanceUID = _uid("series", {**_common(facts), **settings})
     data.SeriesNumber = 1
-    data.Laterality = ""
+    data.Laterality = ""  # unknown: dciodvfy warns of it empty, and refuses it absent
     data.SeriesDescription = "Synthetic images" if origin.cleared else "NOT CLEARED"
     data.Modality = _STORAGE[origin.modality][1]
     data.InstanceNumber = ask.number + 1

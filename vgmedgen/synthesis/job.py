@@ -6,6 +6,7 @@ for the site's own eyes and are not handed on.
 """
 
 import logging
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -14,14 +15,22 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vgmedgen.errors import ConfigError, PolicyError, StateError
+from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_bytes, write_text
 from vgmedgen.gate import page
 from vgmedgen.gate.release import ReleaseGate, Report, Verdict
 from vgmedgen.ranges import digest_of, one_of, positive, within
 from vgmedgen.release.store import Installed, Store
 from vgmedgen.site import Site
-from vgmedgen.synthesis import choices, layouts, prompts, provenance, state
+from vgmedgen.synthesis import (
+    choices,
+    claims,
+    layouts,
+    prompts,
+    provenance,
+    refusals,
+    state,
+)
 from vgmedgen.synthesis.asked import Ask, Drawn, Origin
 from vgmedgen.synthesis.dicom import SUFFIX, as_dicom
 from vgmedgen.synthesis.drawing import LANES, Drawer
@@ -29,19 +38,8 @@ from vgmedgen.synthesis.layouts import Kept
 from vgmedgen.synthesis.pipeline import VGMedGenPipeline
 from vgmedgen.synthesis.state import Line, State
 
-TABLE = "images.csv"
-COLUMNS = (
-    *("image", "prompt", "anatomy", "style", "towards", "share", "label", "seed"),
-    *("release", "cleared"),
-)
-QUARANTINE, HELD = "quarantine", "quarantine.csv"
-NOT_CLEARED = "NOT-CLEARED.txt"
-WARNING = (
-    "No release gate compared these images with the patients of the site that drew them. "
-    "Any of them may be a copy. They are not cleared to leave the site.\n"
-)
-MOST_STEPS = 1000
-DICOM = "dicom"  # folder
+TABLE = claims.TABLE
+MOST_STEPS = 999  # with as many as training had, 1000, the last one divides by 0
 
 Advance = Callable[[int], None]  # moves a progress bar on
 Bar = Callable[[str, int], AbstractContextManager[Advance]]
@@ -75,10 +73,15 @@ class Options:
         within("synthesis", 1, MOST_STEPS, steps=self.steps)
         within("synthesis", 1, 30, guidance=self.guidance)
         one_of("synthesis", layouts.LAYOUTS, layout=self.layout)
-        if not self.device.startswith(("cpu", "cuda")):
-            raise ConfigError(f"device must be cpu or cuda, got '{self.device[:20]}'")
-        if self.device.startswith("cuda") and not torch.cuda.is_available():
-            raise ConfigError("there is no CUDA device here; draw with device cpu")
+        if not re.fullmatch("cpu|cuda(:[0-9]{1,2})?", self.device):
+            raise ConfigError(
+                f"device must be cpu or cuda (or cuda:1 ...), got '{self.device[:20]}'"
+            )
+        number = int(self.device.partition(":")[2] or 0)
+        if self.device != "cpu" and number >= torch.cuda.device_count():
+            raise ConfigError(
+                f"there is no CUDA device {number} here; draw with device cpu"
+            )
 
     @property
     def draws_masks(self) -> bool:
@@ -137,6 +140,7 @@ def synthesize(
         out: is made; empty, or with `resume` a job of the same words that was stopped.
         options: how.
         resume: go on; the result is to the byte that of a job that was never stopped.
+            What is there and cleared is first shown to the gate again.
         bar: shows how far the gate's opening, and then the drawing, has come.
 
     Raises:
@@ -145,12 +149,13 @@ def synthesize(
         ReleaseError: if the release is damaged.
         StateError: if an image cannot be written; what is done stays for `resume`.
     """
-    _check(site, asks, options)
-    model = Store(site.folder / "releases").verify(model.name)
+    refusals.check(site, asks, out, options.layout, gate=options.gate)
+    trusted = site.policy.coordinators
+    model = Store(site.folder / "releases", trusted).verify(model.name)
     pipeline = pipeline_of(model)
     for line in prompts.too_long(asks, pipeline, strict=options.strict):
         log.warning("%s", line)
-    if out.exists() and not resume:
+    if not resume:
         state.check(out, {}, resume=False)  # before the gate takes its time
     gate = None
     if options.gate:
@@ -158,15 +163,16 @@ def synthesize(
     origin = origin_of(site, model, options)
     words = _words(asks, options, origin, gate.digest if gate else "")
     with (
-        _kept(out),
+        refusals.kept(out),
         state.opened(
             out, words, state.machine(options.device), resume=resume
         ) as memory,
     ):
         if gate is None:
-            write_text(out / NOT_CLEARED, WARNING)
+            write_text(out / claims.NOT_CLEARED, claims.WARNING)
         among = frozenset(dataset.modality for dataset in site.datasets)
         job = _Job(gate, list(asks), options, origin, memory, among)
+        job.settle(bar)
         resumed = len(memory.lines)
         if resumed < len(asks):
             with bar("drawing", len(asks)) as advance:
@@ -209,16 +215,6 @@ def _opened(site: Site, bar: Bar) -> ReleaseGate:
         return ReleaseGate.of(site, progress=advance)
 
 
-def _check(site: Site, asks: Sequence[Ask], options: Options) -> None:
-    if not options.gate and not site.policy.ungated:
-        raise PolicyError(
-            f"{site.name} keeps no image that the release gate has not compared; leave "
-            "the gate on, or have the hospital set policy.ungated: true in site.yaml"
-        )
-    prompts.check(asks)
-    layouts.check(options.layout, asks)
-
-
 def _words(
     asks: Sequence[Ask], options: Options, origin: Origin, gate: str
 ) -> dict[str, object]:
@@ -234,21 +230,6 @@ def _words(
         "gate": gate,
         "software": provenance.SOFTWARE,
     }
-
-
-@contextmanager
-def _kept(out: Path) -> Iterator[None]:
-    """Say of a full disk that what is done stays."""
-    try:
-        yield
-    except (OSError, StateError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        if not isinstance(cause, OSError):
-            raise
-        raise StateError(
-            f"cannot write below {out}: {cause.strerror or cause}; every finished image "
-            "is kept: free some space, then go on with --resume"
-        ) from error
 
 
 class _Job:
@@ -268,6 +249,32 @@ class _Job:
         self._memory, self._out = memory, memory.out
         self._asks = {ask.number: ask for ask in asks}
         self._places = dict(zip(self._asks, layouts.places(asks), strict=True))
+        self._claims = claims.Claims(
+            asks=self._asks,
+            places=self._places,
+            layout=options.layout,
+            masks=options.draws_masks,
+            dicom=options.dicom,
+            gated=gate is not None,
+        )
+
+    def settle(self, bar: Bar) -> None:
+        """Take of what is there only what this job wrote and the gate still clears."""
+        memory = self._memory
+        memory.keep(self._claims.sound)
+        self._claims.refuse_others(self._out, memory.lines, whole=False)
+        cleared = [line for line in memory.lines.values() if line.verdict and line.kept]
+        if self._gate is not None and cleared:
+            with bar("comparing again what is there", len(cleared)) as advance:
+                for line in cleared:
+                    ask, image = self._asks[line.number], self._kept_of(line).image
+                    told = provenance.facts(ask, self._origin_of(ask, cleared=True))
+                    if not claims.confirmed(self._out, line, image, told, self._gate):
+                        del memory.lines[line.number]
+                    advance(1)
+        for number in self._asks.keys() - memory.lines.keys():  # to be drawn again
+            for name in self._claims.either(number):
+                (self._out / name).unlink(missing_ok=True)
 
     def draw(self, folder: Path, advance: Advance) -> None:
         """Draw, judge and write what is not there yet."""
@@ -302,21 +309,21 @@ class _Job:
     def _write(self, drawn: Drawn, verdict: Verdict | None) -> Line:
         number = drawn.ask.number
         cleared = verdict is not None and verdict.cleared
-        origin = replace(
-            self._origin, cleared=cleared, modality=self._modality(drawn.ask)
-        )
+        origin = self._origin_of(drawn.ask, cleared=cleared)
         told = provenance.facts(drawn.ask, origin)
         box = None
         if verdict is not None and not cleared:
-            self._private(QUARANTINE)
-            name = f"{QUARANTINE}/{number:05d}.png"
+            self._private(claims.QUARANTINE)
+            name = f"{claims.QUARANTINE}/{number:05d}.png"
             content = {name: provenance.as_png(drawn.pixels, told)}
         else:
             place = self._places[number]
             kept, content = layouts.files(self._options.layout, drawn, place, told)
             box = kept.box
             if self._options.dicom:
-                content[f"{DICOM}/{number:05d}{SUFFIX}"] = as_dicom(drawn, origin)
+                content[f"{claims.DICOM}/{number:05d}{SUFFIX}"] = as_dicom(
+                    drawn, origin
+                )
         for name, raw in content.items():
             write_bytes(self._out / name, raw)
         return Line(
@@ -327,24 +334,30 @@ class _Job:
             box=box,
         )
 
-    def _modality(self, ask: Ask) -> str:
-        """The job's, or at a site of several what the image's own words tell."""
+    def _origin_of(self, ask: Ask, *, cleared: bool) -> Origin:
+        """With the job's modality, or at a site of several the one of the ask's words."""
         told = self._origin.modality
-        return told or choices.modality_of(ask.prompt, ask.label, self._among)
+        told = told or choices.modality_of(ask.prompt, ask.label, self._among)
+        return replace(self._origin, cleared=cleared, modality=told)
 
     def _private(self, name: str) -> None:
         (self._out / name).mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def finish(self, px: int, resumed: int) -> Result:
-        """Write the tables and the gate's report over all images."""
+        """Write the tables and the gate's report over all images.
+
+        Raises:
+            ConfigError: if the folder holds what the job did not write.
+        """
+        self._claims.refuse_others(self._out, self._memory.lines, whole=True)
         lines = [self._memory.lines[number] for number in self._asks]
         verdicts = [Verdict.from_json(line.verdict) for line in lines if line.verdict]
         kept = [self._kept_of(line) for line in lines if line.kept]
         layout = self._options.layout
         for name, text in layouts.tables(layout, kept, px).items():
             write_text(self._out / name, text)
-        rows = [self._row(one) for one in kept]
-        write_text(self._out / TABLE, layouts.as_csv(COLUMNS, rows))
+        release, gated = self._origin.release, self._gate is not None
+        write_text(self._out / TABLE, layouts.index(kept, release, cleared=gated))
         held = [
             [f"{line.number:05d}.png", verdict.reason]
             for line, verdict in zip(lines, verdicts, strict=False)
@@ -352,9 +365,10 @@ class _Job:
         ]
         report = None
         if self._gate is not None:
+            (self._out / claims.QUARANTINE / claims.HELD).unlink(missing_ok=True)
             if held:
                 text = layouts.as_csv(("image", "reason"), held)
-                write_text(self._out / QUARANTINE / HELD, text)
+                write_text(self._out / claims.QUARANTINE / claims.HELD, text)
             report = self._gate.report(verdicts)
             page.write(report, self._out)
         paths = [self._out / one.image for one in kept]
@@ -382,10 +396,3 @@ class _Job:
             masks=self._options.draws_masks,
             box=line.box,
         )
-
-    def _row(self, one: Kept) -> list[object]:
-        ask = one.ask
-        captions = (ask.prompt, ask.anatomy, ask.style, ask.towards, ask.share)
-        cleared = "yes" if self._gate else "no"
-        words = (ask.label, ask.seed, self._origin.release, cleared)
-        return [one.image, *captions, *words]

@@ -18,12 +18,14 @@ from PIL import Image
 from vgmedgen.data.adapters import busi, kvasir_seg, table
 from vgmedgen.errors import ConfigError
 from vgmedgen.synthesis.asked import Ask, Drawn
+from vgmedgen.synthesis.choices import CLASSES
 from vgmedgen.synthesis.provenance import QUALITY, Facts, as_jpeg, as_png
 
 PLAIN, HAM10000, BUSI, KVASIR = "plain", "ham10000", "busi", "kvasir-seg"
 LAYOUTS = (PLAIN, HAM10000, BUSI, KVASIR)
 MODALITIES = {HAM10000: "dermoscopy", BUSI: "ultrasound", KVASIR: "endoscopy"}
 NORMAL, POLYP = "normal", "polyp"
+_FORMULA = ("=", "+", "-", "@")  # begins with, as a spreadsheet sees it
 CLAUSES = 3  # of a caption: subject, anatomy, style
 
 _HAM_COLUMNS = (
@@ -37,6 +39,10 @@ _HAM_COLUMNS = (
         "localization",
         "dataset",
     ),
+)
+_INDEX_COLUMNS = (
+    *("image", "prompt", "anatomy", "style", "towards", "share", "label", "seed"),
+    *("release", "cleared"),
 )
 _PLAIN_COLUMNS = ("id", "image", "mask", "caption", "label", "unit")
 
@@ -78,7 +84,11 @@ def check(layout: str, asks: Sequence[Ask]) -> None:
 
 
 def _misfit(layout: str, label: str) -> str:
-    allowed = {BUSI: busi.CLASSES, KVASIR: ("", POLYP)}.get(layout)
+    allowed = {
+        HAM10000: CLASSES["dermoscopy"],
+        BUSI: busi.CLASSES,
+        KVASIR: ("", POLYP),
+    }.get(layout)
     if layout in {HAM10000, BUSI} and not label:
         return f"has no label, which the layout {layout} needs"
     if allowed is not None and label not in allowed:
@@ -212,6 +222,27 @@ def shown(ask: Ask) -> str:
         if len(parts) == CLAUSES and len(clauses) == CLAUSES:
             parts[place] = clauses[place]
     return "; ".join(parts)
+
+
+def index(kept: Iterable[Kept], release: str, *, cleared: bool) -> str:
+    """The table that people look at, of any layout.
+
+    A text that a spreadsheet would take for a formula has a quote before it. The tables
+    of the layouts hold each caption as it is, for a model learns by it: they are for
+    programs, and no spreadsheet should open them.
+    """
+    rows = []
+    for one in kept:
+        ask = one.ask
+        captions = (ask.prompt, ask.anatomy, ask.style, ask.towards, ask.share)
+        told = (ask.label, ask.seed, release, "yes" if cleared else "no")
+        rows.append([_no_formula(cell) for cell in (one.image, *captions, *told)])
+    return as_csv(_INDEX_COLUMNS, rows)
+
+
+def _no_formula(cell: object) -> object:
+    begins = isinstance(cell, str) and cell.startswith(_FORMULA)
+    return f"'{cell}" if begins else cell
 
 
 def as_csv(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
 from diffusers import (
@@ -116,7 +115,11 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
         """
         arguments.refuse_code(Path(folder), options)
         told = {**options, "use_safetensors": True, "local_files_only": True}
-        return super().from_pretrained(folder, **told)  # type: ignore[no-any-return]
+        usual = torch.get_default_dtype()
+        try:
+            return super().from_pretrained(folder, **told)  # type: ignore[no-any-return]
+        finally:  # diffusers leaves the wanted type behind where a part fails to load
+            torch.set_default_dtype(usual)
 
     def register_modules(self, **modules: object) -> None:
         """Register the parts, ours by the package alone.
@@ -169,7 +172,7 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
             towards_prompt: captions to move anatomy and style towards.
             share: how far, 0 to 1.
             num_images_per_prompt: copies that differ by their seeds.
-            num_inference_steps: of the solver.
+            num_inference_steps: of the solver; fewer than the steps of training.
             guidance_scale: 1 follows the prompt as trained; more exaggerates it.
             generator: draws the seeds, or one generator per image that draws its seed.
             seeds: one per image; without these and a generator they are fresh.
@@ -187,8 +190,17 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
             The images, the seeds that they were drawn from, and masks if asked for.
 
         Raises:
-            ValueError: if an argument, or a number of them, is not as told above.
+            TypeError: if an argument is of another type.
+            ValueError: if an argument, or a number of them, is not as told above, or
+                the model draws something that is no image.
         """
+        arguments.check_types(
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            num_images_per_prompt=num_images_per_prompt,
+            latents=latents,
+            callback_on_step_end=callback_on_step_end,
+        )
         told = arguments.Told(
             steps=num_inference_steps,
             guidance=guidance_scale,
@@ -196,7 +208,10 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
             output_type=output_type,
             masks=output_masks,
         )
-        told.check(has_prior=self.visual_prior is not None)
+        told.check(
+            has_prior=self.visual_prior is not None,
+            most=self.scheduler.config.num_train_timesteps - 1,
+        )
         inputs = arguments.tensor_inputs(
             callback_on_step_end,
             callback_on_step_end_tensor_inputs,
@@ -222,8 +237,8 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
             def after(step: int, timestep: Tensor, current: Tensor) -> Tensor | None:
                 if callback_on_step_end is not None:
                     named = dict.fromkeys(inputs, current)
-                    given = callback_on_step_end(self, step, timestep, named) or {}
-                    current = given.get("latents", current)
+                    given = callback_on_step_end(self, step, timestep, named)
+                    current = arguments.replaced(given, current)
                 bar.update()
                 return None if self._interrupt else current
 
@@ -238,6 +253,7 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
                 latents=latents,
                 after_step=after,
             )
+        arguments.check_finite("the result", drawn)
         result = self._result(drawn, [ask.seed for ask in asks], told)
         self.maybe_free_model_hooks()
         return result if return_dict else result.to_tuple()
@@ -280,14 +296,10 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
         if told.output_type == "latent":
             return Synthesis(images=latents, seeds=seeds)
         images = self.decode(latents)
+        arguments.check_finite("a decoded image", images)
         pixels = self.to_pixels(images)
         masks = self.masks_of(pixels) if told.masks else None
         given: Any = [Image.fromarray(one) for one in pixels]
         if told.output_type != "pil":
             given = self.processor.postprocess(images, output_type=told.output_type)
         return Synthesis(images=given, seeds=seeds, masks=masks)
-
-
-# plain diffusers looks for the class that a folder names among its own: with this,
-# DiffusionPipeline.from_pretrained(folder) finds it once ours was imported
-diffusers.VGMedGenPipeline = VGMedGenPipeline

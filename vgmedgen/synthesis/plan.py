@@ -215,11 +215,11 @@ def _open(
 
 
 def _load(path: Path) -> dict[Any, Any]:
-    if not path.is_file():
-        raise ConfigError(f"there is no plan {path}")
-    if path.stat().st_size > MOST_BYTES:
-        raise ConfigError(f"{path} is too large for a plan; the limit is 1 MB")
     try:
+        if not path.is_file():
+            raise ConfigError(f"there is no plan {path}")
+        if path.stat().st_size > MOST_BYTES:
+            raise ConfigError(f"{path} is too large for a plan; the limit is 1 MB")
         told = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         why = " ".join(str(error).split())
@@ -290,6 +290,10 @@ def _facts(path: Path, told: object, modality: str) -> dict[str, str]:
     }
     for name, value in told.items():
         if name in allowed:
+            if not isinstance(value, str):
+                raise ConfigError(
+                    f"{path}: {name} must be one word, got '{str(value)[:60]}'"
+                )
             _known(path, name, {value: None}, allowed[name])
         elif isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"{path}: age must be a number of years, got '{value}'")

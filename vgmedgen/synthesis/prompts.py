@@ -1,12 +1,12 @@
 """Prompts, and the images that they ask for."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vgmedgen.errors import ConfigError
-from vgmedgen.synthesis.asked import Ask
+from vgmedgen.data.tables import read_rows
+from vgmedgen.errors import ConfigError, DataError
+from vgmedgen.synthesis.asked import Ask, is_control
 from vgmedgen.text.encoder import TextEncoder
 
 MOST_IMAGES = 100_000  # of one job
@@ -47,16 +47,15 @@ def read_prompts(path: Path) -> list[Wish]:
         ConfigError: if there is no such column, no prompt, or an empty one (with its
             number).
     """
-    if not path.is_file():
-        raise ConfigError(f"there is no prompt file {path}")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            if path.suffix.lower() == ".csv":
-                wishes = _rows(path, csv.DictReader(stream))
-            else:
-                lines = stream.read().splitlines()
-                wishes = [Wish(prompt=tidy(line)) for line in lines]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        if not path.is_file():
+            raise ConfigError(f"there is no prompt file {path}")
+        if path.suffix.lower() == ".csv":
+            wishes = _rows(path)
+        else:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+            wishes = [Wish(prompt=tidy(line)) for line in lines]
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{path} cannot be read as UTF-8 text ({error}); save it again as such"
         ) from error
@@ -68,30 +67,30 @@ def read_prompts(path: Path) -> list[Wish]:
     return wishes
 
 
-def _rows(path: Path, table: "csv.DictReader[str]") -> list[Wish]:
-    found = [(name or "").strip() for name in table.fieldnames or ()]
-    if "prompt" not in found:
-        raise ConfigError(f"{path} has no column 'prompt'; add one")
-    table.fieldnames = found
+def _rows(path: Path) -> list[Wish]:
+    try:
+        rows = read_rows(path, ("prompt",))
+    except DataError as error:  # here it is what was asked for, no data of a site
+        raise ConfigError(str(error)) from None
     return [
         Wish(
-            prompt=tidy(row["prompt"] or ""),
-            label=tidy(row.get("label") or ""),
-            anatomy=tidy(row.get("anatomy") or ""),
-            style=tidy(row.get("style") or ""),
-            seed=_seed(path, number, row.get("seed") or ""),
+            prompt=tidy(row["prompt"]),
+            label=tidy(row.get("label", "")),
+            anatomy=tidy(row.get("anatomy", "")),
+            style=tidy(row.get("style", "")),
+            seed=_seed(path, number, row.get("seed", "")),
         )
-        for number, row in enumerate(table, 1)
+        for number, (_, row) in enumerate(rows, 1)
     ]
 
 
 def _seed(path: Path, number: int, told: str) -> int | None:
-    if not told.strip():
+    if not told:
         return None
-    if not told.strip().isdecimal():
+    if not told.isdecimal() or len(told) > len(str(MOST_SEED)):
         raise ConfigError(
             f"{path}: the seed of prompt {number} is '{told[:30]}'; it must be a whole "
-            "number from 0"
+            "number in [0, 2^63 - 1]"
         )
     return int(told)
 
@@ -181,8 +180,11 @@ def check(asks: Sequence[Ask]) -> None:
                     f"{where} has {len(text)} characters; the limit is {most}: "
                     "shorten it"
                 )
-            if not text.isprintable():
-                raise ConfigError(f"{where} holds control characters; remove them")
+            if any(map(is_control, text)):
+                raise ConfigError(
+                    f"{where} holds control characters, or such that turn the direction "
+                    "of the text; remove them"
+                )
         if not 0 <= ask.seed <= MOST_SEED:
             raise ConfigError(
                 f"the seed of {where} is {ask.seed}; it must lie in [0, 2^63 - 1]"

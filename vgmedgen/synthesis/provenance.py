@@ -16,10 +16,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from vgmedgen import __version__
+from vgmedgen.data.synthetic import KEY, NOT_CLEARED
 from vgmedgen.errors import DataError
 from vgmedgen.synthesis.asked import Ask, Origin
 
-KEY = "vgmedgen"
 SOFTWARE = f"vgmedgen {__version__}"
 QUALITY = 95  # of JPEG
 _DESCRIPTION, _SOFTWARE = 0x010E, 0x0131  # EXIF tags
@@ -88,7 +88,7 @@ def as_png(pixels: NDArray[np.uint8], told: Mapping[str, Any]) -> bytes:
 def as_jpeg(pixels: NDArray[np.uint8], told: Mapping[str, Any]) -> bytes:
     """The bytes of a JPEG of `pixels` (H, W, 3); `told` is its comment."""
     exif = Image.Exif()
-    cleared = "cleared" if told["cleared"] else "NOT CLEARED"
+    cleared = "cleared" if told["cleared"] else NOT_CLEARED
     exif[_DESCRIPTION] = f"synthetic, {cleared}, release {told['release']}"
     exif[_SOFTWARE] = told["software"]
     content = io.BytesIO()

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,12 +20,13 @@ from typing import Any
 import torch
 
 from vgmedgen.errors import ConfigError, StateError
-from vgmedgen.files import sha256, write_text
+from vgmedgen.files import sha256, write_bytes, write_text
 from vgmedgen.synthesis.layouts import Box
 
 JOB = "job.json"
 PRIVATE = ".job"  # folder; stays at the site
 VERDICTS = "verdicts.jsonl"
+_SIDES = 4  # of a box
 PART = ".*.part"  # of a file that was being written
 
 Words = Mapping[str, Any]  # what decides pixels and verdicts
@@ -36,7 +37,7 @@ class Line:
     """One finished image."""
 
     number: int
-    verdict: Any  # as the gate's own JSON; None where no gate compared it
+    verdict: str | None  # as the gate's own JSON; None where no gate compared it
     kept: bool  # in the layout, not in quarantine
     files: dict[str, str] = field(default_factory=dict)  # sha256 by path
     box: Box | None = None  # around the mask
@@ -50,10 +51,25 @@ class Line:
         """Read one line.
 
         Raises:
-            ValueError, TypeError: if it is torn or not one.
+            ValueError: if it is torn or not one.
         """
-        told = json.loads(text)
-        box = told.pop("box")
+        try:
+            told = json.loads(text)
+        except RecursionError:
+            raise ValueError("no line is nested so deeply") from None
+        if not isinstance(told, dict) or told.keys() != cls.__annotations__.keys():
+            raise ValueError("not the keys of a line")
+        box, names = told.pop("box"), told["files"]
+        if not (
+            _is_number(told["number"])
+            and isinstance(told["verdict"], str | None)
+            and isinstance(told["kept"], bool)
+            and isinstance(names, dict)
+            and all(isinstance(value, str) for value in names.values())
+            and (box is None or (isinstance(box, list) and len(box) == _SIDES))
+            and all(_is_number(side) for side in box or ())
+        ):
+            raise ValueError("not the types of a line")
         return cls(**told, box=tuple(box) if box else None)
 
 
@@ -77,18 +93,23 @@ class State:
         for part in self.out.rglob(PART):
             part.unlink()
         whole = []
-        raw = self._path.read_bytes() if self._path.is_file() else b""
+        raw = self._path.read_bytes() if self._path.exists() else b""
         for text in raw.split(b"\n")[:-1]:
             try:
                 line = Line.from_json(text)
-            except (ValueError, TypeError, KeyError):
-                break
+            except ValueError:
+                continue
             whole.append(text + b"\n")
             self.lines[line.number] = line
-        with self._path.open("ab") as stream:
-            stream.truncate(sum(map(len, whole)))
+        if raw != b"".join(whole):
+            write_bytes(self._path, b"".join(whole))
+
+    def keep(self, sound: Callable[[Line], bool]) -> None:
+        """Go on with lines that are sound and whose files stand, and with no other."""
         self.lines = {
-            number: line for number, line in self.lines.items() if self._stands(line)
+            number: line
+            for number, line in self.lines.items()
+            if sound(line) and self._stands(line)
         }
 
     def _stands(self, line: Line) -> bool:
@@ -166,15 +187,22 @@ def opened(out: Path, words: Words, machine: Words, *, resume: bool) -> Iterator
 
 def check(out: Path, words: Words, *, resume: bool) -> None:
     """Refuse a folder that this job may not write to (see `opened`)."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ConfigError(f"{out} is a file; choose a folder")
-    told = out / JOB
     try:
+        if not out.exists():
+            return
+        if not out.is_dir():
+            raise ConfigError(f"{out} is a file; choose a folder")
         found = {path.name for path in out.iterdir()}
     except OSError as error:
-        raise StateError(f"cannot read {out}: {error.strerror or error}") from error
+        raise StateError(
+            f"cannot read {out}: {error.strerror or error}; choose another folder"
+        ) from error
+    told = out / JOB
+    if (out / PRIVATE).is_symlink():
+        raise ConfigError(
+            f"{out / PRIVATE} is a link, and a job keeps its memory to itself; choose "
+            "another folder"
+        )
     if not resume and found:
         raise ConfigError(
             f"{out} is not empty; choose another folder, or go on with the job that was "
@@ -194,7 +222,10 @@ def _same(told: Path, words: Words) -> None:
             for name in {*held, *words}
             if held.get(name) != json.loads(json.dumps(words.get(name)))
         )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (
+        *(OSError, ValueError, TypeError),
+        *(KeyError, AttributeError, RecursionError),
+    ):
         raise ConfigError(f"{told} is damaged; choose another folder") from None
     if other:
         changes = ", ".join(
@@ -218,6 +249,10 @@ def _machines(told: Path) -> list[Words]:
 def digest(content: bytes) -> str:
     """sha256 of a file's content, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _short(value: object) -> str:

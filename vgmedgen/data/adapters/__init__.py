@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from vgmedgen.data import dicom
+from vgmedgen.data import dicom, synthetic
 from vgmedgen.data.adapters import busi, ham10000, kvasir_seg, table
 from vgmedgen.data.records import Dataset, Record
 from vgmedgen.data.tables import read_rows
@@ -31,8 +31,11 @@ def read(
 ) -> Dataset:
     """List the records of one dataset.
 
-    Of a DICOM file only the header is read. Synthetic images are refused always: a model
-    that trains on what models drew drifts away from the patients.
+    Of an image file only the header is read. Synthetic DICOM files are refused always: an
+    archive's search must not bring a model's images in among those of patients. A PNG or
+    JPEG of `vgmedgen synthesize` is let in where it says that a release gate cleared it,
+    for to stand in for patients' images is what those are drawn for, and refused where
+    it says that none did.
 
     Args:
         dataset: Name of the adapter: ham10000, busi, kvasir-seg or table.
@@ -43,8 +46,8 @@ def read(
         identified: whether DICOM files that still name somebody are let in.
 
     Raises:
-        DataError: if the dataset is unknown, incomplete or malformed, or a DICOM file is
-            synthetic or still names somebody.
+        DataError: if the dataset is unknown, incomplete or malformed, a DICOM file is
+            synthetic or still names somebody, or a synthetic image was not cleared.
     """
     adapter = ADAPTERS.get(dataset.replace("_", "-"))
     if adapter is None:
@@ -57,6 +60,7 @@ def read(
     if not found.records:
         raise DataError(f"{dataset}: {root} holds no image; check the path")
     _check_dicom(found, identified=identified)
+    _check_cleared(found)
     found = _twins_together(found)
     return found if captions is None else _with_captions(found, captions)
 
@@ -82,6 +86,21 @@ def _check_dicom(dataset: Dataset, *, identified: bool) -> None:
                     "pseudonym), or let it in by policy.identified_dicom: true in "
                     "site.yaml (--identified of vgmedgen data)"
                 )
+
+
+def _check_cleared(dataset: Dataset) -> None:
+    """Refuse images of our own that no gate cleared: they may be copies of patients'.
+
+    Raises:
+        DataError: naming the first.
+    """
+    for record in dataset.records:
+        if synthetic.is_uncleared(record.image):
+            raise DataError(
+                f"{record.image} says that it is a synthetic image that no release gate "
+                "cleared; only cleared ones may train: remove it, or draw it again with "
+                "the gate on"
+            )
 
 
 def _twins_together(dataset: Dataset) -> Dataset:
