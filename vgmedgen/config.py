@@ -179,7 +179,8 @@ class SynthesisConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        positive("synthesis", images=self.images, steps=self.steps)
+        positive("synthesis", images=self.images)
+        within("synthesis", 1, 999, steps=self.steps)  # the schedule has 1,000
         within("synthesis", 1, 30, guidance=self.guidance)
 
 

@@ -107,11 +107,26 @@ def test_a_prompt_that_is_too_long_is_told_of_and_refused_if_strict(
     assert len(told) == 1
 
 
+def test_anatomy_and_style_given_apart_need_no_prompt(say, tmp_path):
+    code, _, _ = say("--anatomy", "small round lesion", "--style", "dark brown")
+    assert code == 0
+    with (tmp_path / "out" / "images.csv").open(newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    told = [row[name] for name in ("prompt", "anatomy", "style")]
+    assert told == [
+        "small round lesion; dark brown",
+        "small round lesion",
+        "dark brown",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         ([], "give one of: prompts as arguments, --prompts, --plan"),
         (["a", "--prompts", "x.csv"], "give one of"),
+        (["--anatomy", "a"], "--anatomy and --style together"),
+        (["--anatomy", "a", "--style", "b", "--plan", "p", "c"], "give one of"),
         ([""], "prompt 1 is empty"),
         (["a", "  "], "prompt 2 is empty"),
         (["a\x07b"], "control characters"),

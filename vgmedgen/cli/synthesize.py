@@ -56,6 +56,16 @@ def synthesize(
     Same words, same bytes: stopped at any point, the same command with --resume goes on.
     """
     from vgmedgen.errors import ConfigError
+
+    apart = bool(anatomy and style) and not prompts and not plan
+    if (bool(prompt) or apart, bool(prompts), bool(plan)).count(True) != 1:
+        raise ConfigError(
+            "give one of: prompts as arguments, --prompts, --plan, or --anatomy and "
+            "--style together"
+        )
+    if strip and share is not None:
+        raise ConfigError("--share and --strip say two things; give one of them")
+
     from vgmedgen.site import Site
     from vgmedgen.siteconfig import FILE
     from vgmedgen.synthesis import job
@@ -71,8 +81,6 @@ def synthesize(
         strict=strict,
         device=device,
     )
-    if strip and share is not None:
-        raise ConfigError("--share and --strip say two things; give one of them")
     if share is None:
         share = 0.5 if towards and not strip else 0.0
     control = Control(
@@ -85,7 +93,8 @@ def synthesize(
         strip=strip,
     )
     place = Site(site.parent if site.name == FILE else site)
-    asks = asks_of(_wishes(place, prompt or [], prompts, plan, seed), control)
+    words = prompt or ([f"{anatomy}; {style}"] if apart else [])
+    asks = asks_of(_wishes(place, words, prompts, plan, seed), control)
     installed = job.model_of(place, model)
     result = job.synthesize(
         place, installed, asks, out, options, resume=resume, bar=progress_of
@@ -96,12 +105,9 @@ def synthesize(
 def _wishes(
     site: "Site", words: list[str], prompts: Path | None, plan: Path | None, seed: int
 ) -> "list[Wish]":
-    from vgmedgen.errors import ConfigError
     from vgmedgen.synthesis.plan import read_plan, seen_at, wishes_of
     from vgmedgen.synthesis.prompts import Wish, read_prompts, tidy
 
-    if (bool(words), prompts is not None, plan is not None).count(True) != 1:
-        raise ConfigError("give one of: prompts as arguments, --prompts, --plan")
     if plan is not None:
         seen = seen_at(site)
         return wishes_of(read_plan(plan, seen), seen, seed)

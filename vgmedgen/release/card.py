@@ -90,7 +90,8 @@ vgmedgen-client install FOLDER --site site.yaml
 The first compares every file with `manifest.json` and the signature with the
 coordinator's key. The second also rebuilds the release from its tensors alone and installs
 it only if every byte agrees. `adapter` and `hffm_adapter` are PEFT adapters of the base's
-transformer and HFFM.
+transformer and HFFM. An installed release is a folder that diffusers loads after
+`import vgmedgen`, with the site's own base in it.
 
 ## Licence
 

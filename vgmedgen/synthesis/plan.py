@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from vgmedgen.configfile import read_yaml
 from vgmedgen.data.attributes import ANATOMY, STYLE
 from vgmedgen.data.captions import OLDEST, PEOPLE, caption
 from vgmedgen.data.records import Record
@@ -31,7 +32,6 @@ from vgmedgen.synthesis import choices
 from vgmedgen.synthesis.prompts import MOST_IMAGES, Wish
 
 KEYS = ("classes", "balance", "most", "facts")
-MOST_BYTES = 1_000_000  # of a plan file
 FEWEST = 5  # units; the words of fewer would be those of single patients
 
 Said = Mapping[str, str]
@@ -218,14 +218,10 @@ def _load(path: Path) -> dict[Any, Any]:
     try:
         if not path.is_file():
             raise ConfigError(f"there is no plan {path}")
-        if path.stat().st_size > MOST_BYTES:
-            raise ConfigError(f"{path} is too large for a plan; the limit is 1 MB")
-        told = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        told = OmegaConf.to_container(read_yaml(path), resolve=False)
     except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
         why = " ".join(str(error).split())
         raise ConfigError(f"{path} is not YAML: {why}") from None
-    except RecursionError:
-        raise ConfigError(f"{path} is nested too deeply for a plan") from None
     if not isinstance(told, dict):
         raise ConfigError(f"{path} must hold keys and values at its top level")
     return told
