@@ -15,7 +15,7 @@ from vgmedgen.release.write import write
 from vgmedgen.site import Site
 from vgmedgen.training.rounds import Workbench
 
-PHANTOMS = 72
+PHANTOMS = 140  # about 64 images on either side of the gate
 FACTS = {"run": "r-1", "experiment": "demo", "config": "c" * 64, "sites": ["a", "b"]}
 
 
@@ -24,11 +24,12 @@ def make_site(
     bundle: Bundle,
     *,
     phantoms: int = PHANTOMS,
+    px: int = 48,
     policy: Mapping[str, object] | None = None,
 ) -> Site:
     """A dermoscopy site of drawn images, half of its lesions held out."""
     if not (folder / "data").is_dir():
-        write_phantoms("dermoscopy", folder / "data", phantoms, 7, 48, tint_of(0))
+        write_phantoms("dermoscopy", folder / "data", phantoms, 7, px, tint_of(0))
     told = {
         "name": "hospital-a",
         "base": str(bundle.folder.resolve()),

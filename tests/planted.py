@@ -61,6 +61,6 @@ KINDS = tuple(_KINDS)
 
 def copied(kind: str, picture: Picture, draw: np.random.Generator) -> Picture:
     """A copy of one picture (H, W, 3)."""
-    return np.ascontiguousarray(_KINDS[kind](np.ascontiguousarray(picture), draw)).astype(
-        np.uint8
-    )
+    return np.ascontiguousarray(
+        _KINDS[kind](np.ascontiguousarray(picture), draw)
+    ).astype(np.uint8)

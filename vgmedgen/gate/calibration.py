@@ -5,8 +5,9 @@ measured in units of the tail that held-out images show (an exponential tail thr
 of their quantiles, which a few odd images do not move), and an image's score is its
 most unusual detector. The threshold is a rank among the held-out images' scores, so that
 an image like them is held back with at most the stated chance, whatever the distribution
-(conformal prediction, Vovk et al. 2005); with too few of them for that rank, it is read
-off the tail.
+(conformal prediction, Vovk et al. 2005); with too few of them for that rank to be
+firm it is read off the tail if that lies higher: further out by what a tail drawn
+through few images may be wrong by.
 
 n held-out images, D detectors.
 """
@@ -21,6 +22,13 @@ from vgmedgen.errors import ConfigError
 
 FEWEST = 20  # held-out images; fewer say nothing about a tail
 BODY, TAIL = 0.5, 0.9  # quantiles that the tail is drawn through
+REACH = math.log((1 - BODY) / (1 - TAIL))  # between them, in units of the tail
+WORTH = REACH**2 / (1 / (1 - TAIL) - 1 / (1 - BODY))  # images beyond `BODY` that would
+# tell an exponential tail as well, for each image that its two quantiles come from
+FIRM = 3  # rank below which one image more or less would move the threshold far
+LEAST = (
+    1 / 64
+)  # unit of a tail: a bit of a hash, the coarsest that is measured in steps
 RANK, FIT = "rank", "tail"  # where a threshold comes from
 
 Values = NDArray[np.float64]
@@ -55,19 +63,14 @@ class Calibration:
                 "0.3 in site.yaml) or add data"
             )
         body, tail = np.quantile(values, [BODY, TAIL], axis=0)
-        scale = np.maximum(tail - body, 1e-6) / math.log((1 - BODY) / (1 - TAIL))
+        scale = np.maximum((tail - body) / REACH, LEAST)
         found = cls(body, scale, math.inf, RANK, count)
         scores = np.sort(found.scores(values))[::-1]
         rank = math.floor((count + 1) * rate)
-        if rank >= 1:
-            threshold, method = float(scores[rank - 1]), RANK
-        else:
-            low, high = np.quantile(scores, [BODY, TAIL])
-            slope = (high - low) / math.log((1 - BODY) / (1 - TAIL))
-            threshold = max(
-                float(low + slope * math.log((1 - BODY) / rate)), float(scores[0])
-            )
-            method = FIT
+        method = RANK if rank else FIT
+        threshold = float(scores[max(rank, 1) - 1])
+        if rank < FIRM:
+            threshold, method = max((threshold, method), (_beyond(scores, rate), FIT))
         return cls(body, scale, threshold, method, count)
 
     def parts(self, values: Values) -> Values:
@@ -79,6 +82,18 @@ class Calibration:
         """Scores (n,) of values (n, D)."""
         found: Values = self.parts(values).max(axis=1)
         return found
+
+
+def _beyond(scores: Values, rate: float) -> float:
+    """Where a next score lies with a chance of `rate`, if the tail is exponential.
+
+    Not knowing its slope but from these scores makes the chance fall like a power (the
+    predictive distribution, Lawless and Fredette 2005) and not like an exponential.
+    """
+    low, high = np.quantile(scores, [BODY, TAIL])
+    known = WORTH * len(scores) / 2  # they gave every detector its measure already
+    far = known * (((1 - BODY) / rate) ** (1 / known) - 1)
+    return float(low + (high - low) / REACH * far)
 
 
 def false_alarms(values: Values, rate: float) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 
@@ -78,14 +79,15 @@ class VisionModel:
 
         options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
         try:
-            model = AutoModel.from_pretrained(folder, use_safetensors=True, **options)
-        except (OSError, ValueError, KeyError) as error:
-            told = " ".join(str(error).split())[:200]
-            raise ConfigError(
-                f"gate.features: {folder} holds no vision model that can be read "
-                f"({told}); name a folder with config.json and model.safetensors, or "
-                f"{BASE}"
-            ) from None
+            model, told = AutoModel.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **options
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise _unreadable(folder, str(error)) from None
+        # what the file lacks was drawn at random; only the pooler is never asked
+        lacking = sorted(key for key in told["missing_keys"] if "pooler" not in key)
+        if lacking or told["mismatched_keys"]:
+            raise _unreadable(folder, f"weights are missing: {lacking[:2]}")
         model = getattr(model, "vision_model", model)  # of a pair with a text encoder
         self.model = model.to(device).eval().requires_grad_(requires_grad=False)
         self.px = _side(model.config)
@@ -96,6 +98,10 @@ class VisionModel:
             deviation = getattr(chosen, "image_std", None) or deviation
         self.mean = torch.tensor(mean).view(1, 3, 1, 1)
         self.deviation = torch.tensor(deviation).view(1, 3, 1, 1)
+        try:
+            self(torch.zeros(1, 3, self.px, self.px))
+        except (TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise _unreadable(folder, f"it takes no colour image: {error}") from None
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -107,9 +113,7 @@ class VisionModel:
             ).clamp(-1, 1)
             level = ((image + 1) / 2 - self.mean) / self.deviation
             seen = self.model(pixel_values=level.to(device_of(self.model)))
-            last = (
-                seen.last_hidden_state
-            )  # (B, T, F) of tokens or (B, F, h, w) of a grid
+            last = seen.last_hidden_state  # (B, T, F) of tokens, (B, F, h, w) of a grid
             pooled = last.mean(1) if last.ndim == 3 else last.mean((2, 3))  # noqa: PLR2004
             found.append(functional.normalize(pooled.cpu(), dim=1))
         return torch.cat(found)
@@ -141,6 +145,14 @@ def extractor(
         )
     return VisionModel(where, device), digest_of(
         tree_digests(where, leave_out=frozenset())
+    )
+
+
+def _unreadable(folder: Path, why: str) -> ConfigError:
+    told = " ".join(why.split())[:200]
+    return ConfigError(
+        f"gate.features: {folder} holds no vision model that can be read ({told}); name "
+        f"a folder with config.json and model.safetensors, or {BASE}"
     )
 
 

@@ -21,6 +21,7 @@ def hashes(pictures: Tensor) -> Tensor:
     small = resized(pictures, SIDE)
     waves = _cosines()
     found = torch.einsum("uy,nyx,vx->nuv", waves, small, waves).flatten(1)
+    found = found.round()  # a flat picture has no sign; the last bits would give it one
     middle = found[:, 1:].median(1, keepdim=True).values
     found[:, 0] = middle[:, 0]
     return torch.where(found > middle, 1.0, -1.0)

@@ -7,6 +7,7 @@ what was judged before.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,9 @@ from vgmedgen.training.samples import Samples
 
 __all__ = ["Neighbour", "ReleaseGate", "Report", "Verdict"]
 
-VERSION = 1  # of what the gate computes; another one calibrates anew
+VERSION = 2  # of what the gate computes; another one calibrates anew
 FOLDER = "gate"  # below the site's private cache
+DIGEST = 32  # bytes of sha256
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class ReleaseGate:
                 "heldout": _names(heldout),
             }
         )
-        path = site.folder / "cache" / FOLDER / f"{data[:32]}.safetensors"
+        path = site.folder / "cache" / FOLDER / f"{data[:32]}.gate"
         kept = _read(path, training, heldout)
         if kept is None:
             features = described(training, seen, progress)
@@ -101,8 +103,7 @@ class ReleaseGate:
                 found.append(compare(heldout.pixels([row])[0]))
                 progress(1)
             kept = _packed(features, others, found)
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_bytes(path, safetensors.torch.save(kept))
+            _write(path, kept)
         compare = Comparer(training, seen, kept["training"], kept["heldout"])
         digest = digest_of({"data": data, "false_alarms": asked.false_alarms})
         held = _held(kept, asked.false_alarms)
@@ -220,10 +221,23 @@ def _held(kept: dict[str, Tensor], rate: float) -> _Held:
     return _Held(values[own, :-1], values[own, -1], copies, rate)
 
 
+def _write(path: Path, kept: dict[str, Tensor]) -> None:
+    """Keep it for the site's own eyes, with a digest of every byte in front."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.parent.chmod(0o700)
+    content = safetensors.torch.save(kept)
+    write_bytes(path, sha256(content).digest() + content)
+    path.chmod(0o600)
+
+
 def _read(path: Path, training: Samples, heldout: Samples) -> dict[str, Tensor] | None:
     """What an earlier opening kept; None where there is nothing whole."""
     try:
-        kept: dict[str, Tensor] = safetensors.torch.load(path.read_bytes())
+        stored = path.read_bytes()
+        digest, content = stored[:DIGEST], stored[DIGEST:]
+        if sha256(content).digest() != digest:
+            return None
+        kept: dict[str, Tensor] = safetensors.torch.load(content)
         sizes = {name: len(kept[name]) for name in ("training", "heldout", "values")}
         wide = kept["values"].shape[1]
     except (safetensors.SafetensorError, OSError, KeyError, IndexError):

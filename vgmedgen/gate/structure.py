@@ -42,8 +42,10 @@ POSES = 4  # turns and scales in which each of them is
 NEXT = 8  # ranks passed over, as data may show one patient under several names
 LEAST_SPREAD = 0.02  # of correlations, so that a few that agree are no measure
 LEAST_ENERGY = 1e-6  # of two structures; flat pictures have none
+LEAST_LENGTH = 0.03  # of a sketch, likewise: rounding is no structure
 SAME = 16.0  # standing from which two images are one picture, whatever others do
 IDENTICAL = 0.9  # correlation from which they are
+FAST = (72, 80, 90, 96, 108, 120, 128)  # px of quick Fourier transforms: 2s, 3s and 5s
 GRID = 4  # parts, in either direction, whose agreement is looked at by itself
 KEPT = 0.75  # of these parts: those that agree least
 
@@ -73,7 +75,7 @@ class Structures:
             [self.full(part).half() for part in torch.split(full, PART)]
         )
         sketches = torch.cat([self.half(part) for part in torch.split(half, PART)])
-        self.sketches = functional.normalize(sketches.flatten(1), dim=1)
+        self.sketches = _unit(sketches.flatten(1))
         place = {unit: number for number, unit in enumerate(sorted(set(units)))}
         self.unit = torch.tensor([place[unit] for unit in units])
 
@@ -130,7 +132,7 @@ class Structures:
             for y in range(low, high + 1)
             for x in range(low, high + 1)
         ]
-        views = functional.normalize(torch.stack(shifted, 1).flatten(2), dim=2)
+        views = _unit(torch.stack(shifted, 1).flatten(2))
         shape = views.shape
         found = views.flatten(0, 1) @ self.sketches.T
         return found.view(shape[0], shape[1], -1).amax(1)
@@ -150,7 +152,8 @@ def correlate(
     size, side = seen.shape[-1], known.shape[-1]
     spare = side - size
     low, high = min(0, spare) - 2 * SLACK, max(0, spare) + 2 * SLACK
-    reach = max(size, side) + max(-low, high)  # so far that nothing wraps around
+    least = max(size, side) + max(-low, high)  # so far that nothing wraps around
+    reach = next(one for one in FAST if one >= least)
     shape = (reach, reach)
     left = torch.fft.rfft2(seen, s=shape).conj()
     right = torch.fft.rfft2(known, s=shape)
@@ -203,6 +206,11 @@ def _standing(alike: Tensor) -> float:
     others = level[min(NEXT, len(level) // 2) :]
     spread = others.std() + LEAST_SPREAD
     return float((level[0] - others.median()) / spread)
+
+
+def _unit(sketches: Tensor) -> Tensor:
+    """Sketches (..., F) of length 1; those of flat pictures stay next to nothing."""
+    return functional.normalize(sketches, dim=-1, eps=LEAST_LENGTH)
 
 
 def _energy(picture: Tensor, start: Tensor, stop: Tensor) -> Tensor:

@@ -1,0 +1,218 @@
+"""What the release gate looks with, and how it decides how unusual is too unusual."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from tests.planted import copied
+from vgmedgen.errors import ConfigError
+from vgmedgen.gate import statistics
+from vgmedgen.gate.calibration import FEWEST, FIT, RANK, Calibration, false_alarms
+from vgmedgen.gate.hashes import Hashes, hashes
+from vgmedgen.gate.structure import SAME, Structures
+from vgmedgen.gate.whitening import TURNS, grey, turned
+
+COUNT, SIDE = 60, 64
+
+
+def texture(seed: int, side: int = SIDE) -> np.ndarray:
+    """A cloud (side, side, 3) of 8 bits, no two alike: noise whose power falls as 1/f^2."""
+    rng = np.random.default_rng(seed)
+    axis = np.fft.fftfreq(side)
+    radius = np.hypot(axis[:, None], axis)
+    radius[0, 0] = 1
+    wave = np.fft.fft2(rng.normal(size=(side, side))) / radius
+    wave[0, 0] = 0
+    cloud = np.fft.ifft2(wave).real
+    level = 128 + 45 * cloud / cloud.std()
+    return np.repeat(np.clip(level, 0, 255)[..., None], 3, -1).astype(np.uint8)
+
+
+def greys(pictures) -> torch.Tensor:
+    stacked = torch.from_numpy(np.stack(pictures)).movedim(-1, 1)
+    return grey(stacked.float() / 127.5 - 1)
+
+
+@pytest.fixture(scope="module")
+def known() -> list[np.ndarray]:
+    return [texture(seed) for seed in range(COUNT)]
+
+
+@pytest.fixture(scope="module")
+def structures(known) -> Structures:
+    return Structures(greys(known), [f"unit-{row}" for row in range(COUNT)])
+
+
+def test_structure_finds_a_hard_copy_and_sets_it_apart_from_all_others(
+    structures, known
+):
+    rng = np.random.default_rng(1)
+    hard = [copied("mirror+crop+JPEG", known[row], rng) for row in range(8)]
+    found = [structures.search(one) for one in greys(hard)]
+    others = [
+        structures.search(one) for one in greys([texture(s) for s in range(900, 908)])
+    ]
+    assert [one.row for one in found] == list(range(8))
+    assert min(one.standing for one in found) > SAME
+    assert max(one.standing for one in others) < SAME
+    assert min(one.alike for one in found) > max(one.alike for one in others)
+
+
+def test_structure_is_blind_to_brightness_and_contrast(structures, known):
+    plain = greys(known[3:4])[0]
+    for seen in (plain * 0.5 + 90, plain * 0.8, plain + 30):
+        found = structures.search(seen)
+        assert found.row == 3
+        assert found.alike > 0.98
+
+
+def test_a_negative_of_a_picture_is_no_copy_to_the_structure(structures, known):
+    """The gate's claim is about copies; a negative is another picture, and says so here."""
+    found = structures.search(255 - greys(known[3:4])[0])
+    assert found.standing < SAME
+
+
+@pytest.mark.parametrize("turn", range(TURNS))
+def test_every_turn_is_the_same_picture_to_structure_and_hash(structures, known, turn):
+    picture = greys(known[5:6])[0]
+    seen = turned(picture)[turn].contiguous()
+    assert structures.search(seen).row == 5
+    assert Hashes(greys(known)).search(seen) == (1.0, 5)
+
+
+def test_images_of_one_unit_do_not_hide_each_other(known):
+    """A unit's other pictures are passed over when a copy is set apart from the rest."""
+    series = [copied("noise 10", known[0], np.random.default_rng(k)) for k in range(12)]
+    pictures = series + known[1:]
+    units = ["one"] * len(series) + [f"unit-{row}" for row in range(1, COUNT)]
+    found = Structures(greys(pictures), units).search(greys(known[:1])[0])
+    assert found.row < len(series)
+    assert found.standing > SAME
+
+
+@pytest.mark.parametrize("level", [0.0, 128.0, 255.0])
+def test_a_flat_picture_has_no_structure_to_be_alike_in(structures, level):
+    found = structures.search(torch.full((SIDE, SIDE), level))
+    assert np.isfinite(found.standing)
+    assert found.standing < 1
+    assert torch.equal(
+        hashes(torch.full((1, SIDE, SIDE), level)), torch.full((1, 64), -1.0)
+    )
+
+
+def test_a_site_of_flat_pictures_gives_finite_standings():
+    flat = torch.stack([torch.full((SIDE, SIDE), float(k)) for k in range(30)])
+    found = Structures(flat, [str(k) for k in range(30)]).search(flat[3])
+    assert np.isfinite(found.standing)
+
+
+def test_hashes_of_a_jpeg_agree_and_hashes_of_others_do_not(known):
+    jpeg = copied("JPEG 50", known[7], np.random.default_rng(0))
+    agreement, row = Hashes(greys(known)).search(greys([jpeg])[0])
+    assert row == 7
+    assert agreement > 0.9
+    assert Hashes(greys(known)).search(greys([texture(77)])[0])[0] < 0.9
+
+
+def values(count: int, seed: int = 0) -> np.ndarray:
+    """Three detectors of different measure, with the tails of images that are no copies."""
+    rng = np.random.default_rng(seed)
+    spread = rng.exponential(size=(count, 3)) * [1.0, 0.05, 0.1]
+    return spread + np.array([5.0, 0.6, -1.0])
+
+
+@pytest.mark.parametrize("count", [25, 60, 99, 150, 400])
+def test_the_threshold_falls_as_the_rate_rises(count):
+    rates = [0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2]
+    found = [Calibration.of(values(count), rate).threshold for rate in rates]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > found[-1]
+
+
+@pytest.mark.parametrize(
+    ("count", "rate"), [(25, 0.01), (40, 0.01), (120, 0.01), (199, 0.05)]
+)
+def test_images_like_the_held_out_ones_are_held_back_no_more_often_than_stated(
+    count, rate
+):
+    shares = []
+    for seed in range(150):
+        drawn = values(count + 200, seed)
+        found = Calibration.of(drawn[:count], rate)
+        shares.append((found.scores(drawn[count:]) > found.threshold).mean())
+    error = 3 * np.std(shares) / np.sqrt(len(shares))
+    assert np.mean(shares) < rate + error
+    assert np.mean(shares) > 0  # it does not hold by holding nothing back
+
+
+def test_few_images_read_the_threshold_off_a_tail_and_many_off_a_rank():
+    assert Calibration.of(values(98), 0.01).method == FIT
+    assert Calibration.of(values(400), 0.01).method == RANK
+
+
+def test_a_rank_of_few_images_never_lies_below_their_tail():
+    drawn = values(120)
+    few = Calibration.of(drawn, 0.01)
+    sorted_scores = np.sort(few.scores(drawn))
+    assert few.threshold >= sorted_scores[-1]
+    assert few.threshold > Calibration.of(drawn, 0.05).threshold
+
+
+def test_one_odd_image_does_not_move_the_measure():
+    usual = values(100)
+    odd = usual.copy()
+    odd[17] += [500.0, 50.0, 50.0]
+    one, other = Calibration.of(usual, 0.02), Calibration.of(odd, 0.02)
+    assert np.allclose(one.centre, other.centre, rtol=0.05)
+    assert np.allclose(one.scale, other.scale, rtol=0.15)
+
+
+def test_a_detector_that_cannot_tell_images_apart_does_not_drown_the_others():
+    """Hashes come in steps: where most held-out images agree alike, one bit is no news."""
+    told = values(40)
+    told[:, 1] = 0.75
+    told[3, 1] += 1 / 64
+    found = Calibration.of(told, 0.05)
+    copy = np.array([[12.0, 0.75, -1.0]])
+    assert found.scores(copy)[0] > found.threshold
+
+
+def test_too_few_held_out_values_are_refused_with_what_is_needed():
+    with pytest.raises(
+        ConfigError, match=f"needs {FEWEST}.* has {FEWEST - 1}"
+    ) as refused:
+        Calibration.of(values(FEWEST - 1), 0.01)
+    assert "\n" not in str(refused.value)
+
+
+def test_false_alarms_of_held_out_images_leave_each_out_of_its_own_calibration():
+    told = values(200)
+    told[5] = [60.0, 0.6, -1.0]
+    assert false_alarms(told, 0.01) >= 1
+    assert false_alarms(told, 0.01) <= 8
+    assert false_alarms(values(FEWEST), 0.01) == 0
+
+
+CASES = [(0, 10), (1, 10), (5, 10), (10, 10), (3, 366), (39, 155), (0, 1), (1, 1)]
+
+
+@pytest.mark.parametrize(("hits", "count"), CASES)
+def test_intervals_are_those_of_clopper_and_pearson(hits, count):
+    found = statistics.share(hits, count)
+    wanted = stats.binomtest(hits, count).proportion_ci(0.95, method="exact")
+    assert found.value == hits / count
+    assert found.low == pytest.approx(wanted.low, abs=1e-9)
+    assert found.high == pytest.approx(wanted.high, abs=1e-9)
+
+
+@pytest.mark.parametrize(("hits", "count"), CASES)
+@pytest.mark.parametrize("chance", [0.01, 0.5, 0.74, 0.99])
+def test_binomial_tests_are_scipys(hits, count, chance):
+    wanted = stats.binomtest(hits, count, chance, alternative="greater").pvalue
+    assert statistics.as_many(hits, count, chance) == pytest.approx(wanted, abs=1e-9)
+
+
+def test_the_chance_of_many_below_a_rank_is_the_beta_binomials():
+    wanted = stats.betabinom(50, 3, 98).sf(5 - 1)
+    assert statistics.excess_chance(5, 50, 3, 100) == pytest.approx(wanted, rel=1e-9)
