@@ -1,6 +1,7 @@
 """A small site with an installed release, and enough held-out images for its gate."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,10 +14,33 @@ from vgmedgen.plan import Plan
 from vgmedgen.release.install import install
 from vgmedgen.release.write import write
 from vgmedgen.site import Site
+from vgmedgen.synthesis.asked import Origin
 from vgmedgen.training.rounds import Workbench
 
 PHANTOMS = 140  # about 64 images on either side of the gate
 FACTS = {"run": "r-1", "experiment": "demo", "config": "c" * 64, "sites": ["a", "b"]}
+ORIGIN = Origin(
+    release="ab" * 32,
+    run="r-1",
+    base="cd" * 32,
+    site="hospital-a",
+    modality="dermoscopy",
+    steps=2,
+    guidance=2.0,
+    cleared=True,
+)
+"""What an image that the gate cleared tells of where it comes from."""
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Round sums as child processes do: the number of threads decides about that."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def make_site(

@@ -18,6 +18,7 @@ from vgmedgen.release import install as installing
 from vgmedgen.release import store
 from vgmedgen.release.install import install_from
 from vgmedgen.release.signature import FILE, Signature, sign
+from vgmedgen.release.verify import digest
 from vgmedgen.release.write import write
 from vgmedgen.training.rounds import Workbench
 from vgmedgen.trust.signing import SigningKey
@@ -31,6 +32,7 @@ FACTS = {
     "metrics": {"training_loss": 0.5, "heldout_loss": 0.625},
 }
 KEY = SigningKey.make()
+TRUSTED = [KEY.public]
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,11 @@ def make(folder, bundle, plan, *, run="r-1", seed=0, year=2026, key=KEY) -> Made
     signature = sign(manifest, key, datetime(year, 1, 2, 3, 4, 5, tzinfo=UTC))
     (folder / FILE).write_text(signature.to_json())
     return Made(folder, manifest, weights, signature)
+
+
+def name_of(made: Made) -> str:
+    """What the folder of an installed release is called."""
+    return digest(made.manifest)[:16]
 
 
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -139,3 +146,12 @@ def scratch(releases: Path) -> list[str]:
         for path in releases.iterdir()
         if path.name not in kept and not (path / "installed.json").is_file()
     ]
+
+
+def unchanged(releases: Path, made: Made) -> bool:
+    """A release is in use, whole and alone, and nothing else lies about."""
+    held = store.Store(releases)
+    assert held.current().digest == made.signature.release
+    held.verify(held.current().name)
+    assert [one.name for one in held.all()] == [held.current().name]
+    return not scratch(releases)

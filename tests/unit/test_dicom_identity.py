@@ -12,11 +12,12 @@ from pydicom.sequence import Sequence
 from typer.testing import CliRunner
 
 from tests.dicoms import dataset, save
+from tests.gated import ORIGIN
 from vgmedgen.cli import app
 from vgmedgen.data import adapters, dicom, images
 from vgmedgen.data.identifiers import IDENTIFYING
 from vgmedgen.errors import DataError
-from vgmedgen.synthesis.asked import Ask, Drawn, Origin
+from vgmedgen.synthesis.asked import Ask, Drawn
 from vgmedgen.synthesis.dicom import as_dicom
 
 DEIDENTIFIED = {"PatientIdentityRemoved": "YES"}
@@ -217,17 +218,7 @@ def test_a_changed_file_is_looked_at_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("identified", [False, True])
 def test_synthetic_images_never_train(tmp_path: Path, identified: bool) -> None:
     (tmp_path / "manifest.csv").write_text("image,caption\na.dcm,a lesion\n")
-    origin = Origin(
-        release="ab" * 32,
-        run="demo",
-        base="cd" * 32,
-        site="hospital-a",
-        modality="dermoscopy",
-        steps=2,
-        guidance=2.0,
-        cleared=True,
-    )
-    ours = as_dicom(Drawn(Ask(number=0, prompt="a", seed=0), picture()), origin)
+    ours = as_dicom(Drawn(Ask(number=0, prompt="a", seed=0), picture()), ORIGIN)
     (tmp_path / "a.dcm").write_bytes(ours)
     with pytest.raises(DataError, match="synthetic image"):
         adapters.read("table", tmp_path, identified=identified)

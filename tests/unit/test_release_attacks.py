@@ -7,62 +7,17 @@ import struct
 
 import pytest
 
-from tests.releases import KEY, make, scratch
+from tests.releases import TRUSTED, name_of, scratch
 from vgmedgen.cli.shared import one_line
 from vgmedgen.errors import PolicyError, ReleaseError, StateError
 from vgmedgen.release import verify as verifying
 from vgmedgen.release.archive import opened, pack, unpack
 from vgmedgen.release.install import install_from
 from vgmedgen.release.signature import FILE
-from vgmedgen.release.store import DAMAGED, Store
-from vgmedgen.release.verify import digest, manifest_json, verify
-from vgmedgen.trust.signing import SigningKey
+from vgmedgen.release.store import DAMAGED
+from vgmedgen.release.verify import manifest_json, verify
 
-TRUSTED = [KEY.public]
-OTHER = SigningKey.make()
 ESCAPE = "\x1b[2J\x1b]0;mine\x07\nwhole"
-
-
-@pytest.fixture(scope="module")
-def made(bundle, micro, tmp_path_factory):
-    """Releases by year; read them, do not write."""
-    folder = tmp_path_factory.mktemp("made")
-    return {
-        year: make(
-            folder / f"r-{year}",
-            bundle,
-            micro.plan,
-            run=f"r-{year}",
-            seed=year,
-            year=year,
-        )
-        for year in (2023, 2024, 2025)
-    }
-
-
-@pytest.fixture(scope="module")
-def filled(bundle, made, tmp_path_factory):
-    """A site that holds the releases of 2023 and 2025, the latter in use; read only."""
-    releases = tmp_path_factory.mktemp("site") / "releases"
-    for year in (2023, 2025):
-        install_from(releases, bundle, made[year].folder, TRUSTED)
-    return releases
-
-
-@pytest.fixture
-def store(filled, tmp_path):
-    """The same, to be written."""
-    return Store(shutil.copytree(filled, tmp_path / "releases"))
-
-
-@pytest.fixture
-def carried(made, tmp_path):
-    """A copy of the release of 2025 that the test may write."""
-    return shutil.copytree(made[2025].folder, tmp_path / "carried")
-
-
-def name_of(one):
-    return digest(one.manifest)[:16]
 
 
 def told(error):
@@ -94,8 +49,8 @@ def test_names_of_an_unsigned_manifest_reach_no_terminal(carried, tmp_path, name
 
 
 @pytest.mark.parametrize("name", [ESCAPE + ".json", os.fsdecode(b"\xff\xfe.json")])
-def test_names_of_files_are_spelled_out(carried, store, made, name):
-    for folder in (carried, store.releases / name_of(made[2025]) / "pipeline"):
+def test_names_of_files_are_spelled_out(carried, store, by_year, name):
+    for folder in (carried, store.releases / name_of(by_year[2025]) / "pipeline"):
         (folder / name).write_text("")
     with pytest.raises(ReleaseError) as caught:
         verify(carried)
@@ -104,12 +59,12 @@ def test_names_of_files_are_spelled_out(carried, store, made, name):
         pack(carried, carried.parent / "r.vgrel")
     assert "does not belong" in told(caught)
     with pytest.raises(ReleaseError) as caught:
-        store.verify(name_of(made[2025]))
+        store.verify(name_of(by_year[2025]))
     assert "has changed" in told(caught)
 
 
-def test_an_altered_run_name_is_not_listed(store, made):
-    altered(store.releases / name_of(made[2025]) / "release", run=ESCAPE)
+def test_an_altered_run_name_is_not_listed(store, by_year):
+    altered(store.releases / name_of(by_year[2025]) / "release", run=ESCAPE)
     assert {one.run for one in store.all()} == {"r-2023", DAMAGED}
 
 
@@ -126,8 +81,8 @@ def test_a_line_on_the_terminal_holds_no_sign_that_acts():
     assert said.encode()
 
 
-def test_what_is_wrong_with_a_file_is_told_of_that_file(made, tmp_path):
-    folder = shutil.copytree(made[2025].folder, tmp_path / "spoilt")
+def test_what_is_wrong_with_a_file_is_told_of_that_file(by_year, tmp_path):
+    folder = shutil.copytree(by_year[2025].folder, tmp_path / "spoilt")
     (folder / "further.json").write_text("{}")
     file = tmp_path / "r.vgrel"
     pack(folder, file)
@@ -227,7 +182,7 @@ def test_a_name_that_no_disk_holds_is_told(bundle, store, name, tmp_path):
 )
 @pytest.mark.parametrize("kind", ["file", "folder", "link", "link to nothing"])
 def test_a_foreign_entry_stops_neither_an_installation_nor_a_choice(
-    bundle, made, store, tmp_path, name, kind
+    bundle, by_year, store, tmp_path, name, kind
 ):
     mine = tmp_path / "mine"
     (mine / "deep").mkdir(parents=True)
@@ -242,10 +197,10 @@ def test_a_foreign_entry_stops_neither_an_installation_nor_a_choice(
     }
     make_it[kind]()
     install_from(
-        store.releases, bundle, made[2024].folder, TRUSTED, allow_downgrade=True
+        store.releases, bundle, by_year[2024].folder, TRUSTED, allow_downgrade=True
     )
     assert store.current().run == "r-2024"
-    assert store.use(name_of(made[2023])).run == "r-2023"
+    assert store.use(name_of(by_year[2023])).run == "r-2023"
     if name == "f" * 16:
         store.remove(name)
     assert not scratch(store.releases)
@@ -253,24 +208,24 @@ def test_a_foreign_entry_stops_neither_an_installation_nor_a_choice(
     assert not (tmp_path / "nothing").exists()
 
 
-def test_a_release_on_another_disk_can_be_removed(store, made, tmp_path):
-    name = name_of(made[2023])
+def test_a_release_on_another_disk_can_be_removed(store, by_year, tmp_path):
+    name = name_of(by_year[2023])
     shutil.move(store.releases / name, tmp_path / "big")
     (store.releases / name).symlink_to(tmp_path / "big")
     store.verify(name)
     store.remove(name)
     assert not os.path.lexists(store.releases / name)
     assert (tmp_path / "big" / "release").is_dir()
-    store.use(name_of(made[2025]))
+    store.use(name_of(by_year[2025]))
     assert not scratch(store.releases)
 
 
-def test_what_is_no_lock_is_refused_at_once(store, made, tmp_path):
+def test_what_is_no_lock_is_refused_at_once(store, by_year, tmp_path):
     lock = store.releases / ".lock"
     lock.unlink()
     for spoil in (lock.mkdir, lambda: lock.symlink_to(tmp_path / "elsewhere")):
         spoil()
         with pytest.raises(StateError, match="is no lock file"):
-            store.use(name_of(made[2023]))
+            store.use(name_of(by_year[2023]))
         lock.rmdir() if not lock.is_symlink() else lock.unlink()
     assert not (tmp_path / "elsewhere").exists()

@@ -5,67 +5,24 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.releases import KEY, contents, make, scratch
+from tests.releases import KEY, TRUSTED, contents, name_of, scratch
 from vgmedgen.errors import PolicyError, ReleaseError
 from vgmedgen.release import card as cards
 from vgmedgen.release.install import install, install_from
 from vgmedgen.release.signature import FILE, sign
 from vgmedgen.release.store import Store
-from vgmedgen.release.verify import digest, verify
+from vgmedgen.release.verify import verify
 from vgmedgen.trust.signing import SigningKey
 
-TRUSTED = [KEY.public]
 OTHER = SigningKey.make()
-
-
-@pytest.fixture(scope="module")
-def made(bundle, micro, tmp_path_factory):
-    """Releases by year; read them, do not write."""
-    folder = tmp_path_factory.mktemp("made")
-    return {
-        year: make(
-            folder / f"r-{year}",
-            bundle,
-            micro.plan,
-            run=f"r-{year}",
-            seed=year,
-            year=year,
-        )
-        for year in (2023, 2024, 2025)
-    }
-
-
-@pytest.fixture(scope="module")
-def filled(bundle, made, tmp_path_factory):
-    """A site that holds the releases of 2023 and 2025, the latter in use; read only."""
-    releases = tmp_path_factory.mktemp("site") / "releases"
-    for year in (2023, 2025):
-        install_from(releases, bundle, made[year].folder, TRUSTED)
-    return releases
-
-
-@pytest.fixture
-def store(filled, tmp_path):
-    """The same, to be written."""
-    return Store(shutil.copytree(filled, tmp_path / "releases"))
-
-
-@pytest.fixture
-def carried(made, tmp_path):
-    """A copy of the release of 2025 that the test may write."""
-    return shutil.copytree(made[2025].folder, tmp_path / "carried")
-
-
-def name_of(one):
-    return digest(one.manifest)[:16]
 
 
 # whose key it is
 
 
-def test_a_key_that_was_dropped_verifies_uses_and_rolls_back_nothing(store, made):
+def test_a_key_that_was_dropped_verifies_uses_and_rolls_back_nothing(store, by_year):
     dropped = Store(store.releases, [OTHER.public])
-    old = name_of(made[2023])
+    old = name_of(by_year[2023])
     for refused in (
         lambda: dropped.verify(old),
         lambda: dropped.use(old),
@@ -77,37 +34,37 @@ def test_a_key_that_was_dropped_verifies_uses_and_rolls_back_nothing(store, made
     assert Store(store.releases, [OTHER.public, *TRUSTED]).use(old).run == "r-2023"
 
 
-def test_a_site_that_trusts_nobody_any_more_uses_no_signed_release(store, made):
+def test_a_site_that_trusts_nobody_any_more_uses_no_signed_release(store, by_year):
     nobody = Store(store.releases, [])
-    for refused in (lambda: nobody.use(name_of(made[2023])), nobody.roll_back):
+    for refused in (lambda: nobody.use(name_of(by_year[2023])), nobody.roll_back):
         with pytest.raises(PolicyError, match="does not list the key"):
             refused()
     assert store.current().run == "r-2025"
 
 
 def test_an_unsigned_release_is_used_only_where_nobody_is_trusted(
-    bundle, micro, made, tmp_path
+    bundle, micro, by_year, tmp_path
 ):
-    one = made[2023]
+    one = by_year[2023]
     install(tmp_path / "r", bundle, micro.plan, one.weights, one.manifest)
     assert Store(tmp_path / "r", []).use(name_of(one)).run == "r-2023"
     with pytest.raises(PolicyError, match="nobody has signed it"):
         Store(tmp_path / "r", TRUSTED).use(name_of(one))
 
 
-def test_a_signature_that_is_taken_away_is_missed(store, made):
-    (store.releases / name_of(made[2025]) / "release" / FILE).unlink()
+def test_a_signature_that_is_taken_away_is_missed(store, by_year):
+    (store.releases / name_of(by_year[2025]) / "release" / FILE).unlink()
     for trusted in ([], None):
         with pytest.raises(ReleaseError, match=r"release/signature\.json has changed"):
-            Store(store.releases, trusted).verify(name_of(made[2025]))
+            Store(store.releases, trusted).verify(name_of(by_year[2025]))
 
 
 @pytest.mark.parametrize("first", [None, OTHER])
 @pytest.mark.parametrize("way", ["carried", "in run"])
 def test_the_signature_of_a_release_that_is_there_already_is_kept(
-    bundle, micro, made, tmp_path, first, way
+    bundle, micro, by_year, tmp_path, first, way
 ):
-    one, releases = made[2025], tmp_path / "releases"
+    one, releases = by_year[2025], tmp_path / "releases"
     before = (
         sign(one.manifest, first, datetime(2024, 1, 1, tzinfo=UTC)) if first else None
     )
@@ -121,7 +78,7 @@ def test_the_signature_of_a_release_that_is_there_already_is_kept(
     assert (kept.coordinator, kept.created) == (KEY.public, one.signature.created)
     assert contents(kept.release) == contents(one.folder)
     with pytest.raises(ReleaseError, match="--allow-downgrade"):
-        install_from(releases, bundle, made[2023].folder, TRUSTED)
+        install_from(releases, bundle, by_year[2023].folder, TRUSTED)
     (kept.release / FILE).unlink()
     with pytest.raises(ReleaseError, match=r"signature\.json has changed"):
         Store(releases).verify(name_of(one))
@@ -129,19 +86,19 @@ def test_the_signature_of_a_release_that_is_there_already_is_kept(
 
 
 def test_an_older_signature_of_the_same_key_does_not_turn_back_the_date(
-    bundle, made, store, carried
+    bundle, by_year, store, carried
 ):
-    early = sign(made[2025].manifest, KEY, datetime(2022, 1, 1, tzinfo=UTC))
+    early = sign(by_year[2025].manifest, KEY, datetime(2022, 1, 1, tzinfo=UTC))
     (carried / FILE).write_text(early.to_json())
     install_from(store.releases, bundle, carried, TRUSTED)
-    assert store.current().created == made[2025].signature.created
+    assert store.current().created == by_year[2025].signature.created
 
 
 @pytest.mark.parametrize("ahead", [timedelta(days=2), timedelta(days=3650)])
 def test_a_signature_of_days_to_come_is_refused(
-    bundle, micro, made, store, carried, ahead
+    bundle, micro, by_year, store, carried, ahead
 ):
-    one = made[2025]
+    one = by_year[2025]
     late = sign(one.manifest, KEY, datetime.now(UTC) + ahead)
     (carried / FILE).write_text(late.to_json())
     with pytest.raises(PolicyError, match="a day ahead is the limit"):
@@ -178,10 +135,10 @@ def no_pointer(releases, _):
 )
 @pytest.mark.parametrize("year", [2023, 2024])
 def test_a_release_in_use_that_is_damaged_is_still_not_fallen_behind(
-    bundle, micro, made, store, spoil, year
+    bundle, micro, by_year, store, spoil, year
 ):
-    spoil(store.releases, name_of(made[2025]))
-    pointed, one = store.current_name(), made[year]
+    spoil(store.releases, name_of(by_year[2025]))
+    pointed, one = store.current_name(), by_year[year]
     with pytest.raises(ReleaseError, match="--allow-downgrade"):
         install_from(store.releases, bundle, one.folder, TRUSTED)
     rest = one.weights, one.manifest, one.signature
@@ -192,21 +149,21 @@ def test_a_release_in_use_that_is_damaged_is_still_not_fallen_behind(
 
 
 def test_where_nothing_tells_the_age_of_what_was_in_use_a_person_decides(
-    bundle, made, store
+    bundle, by_year, store
 ):
-    shutil.rmtree(store.releases / name_of(made[2025]))
+    shutil.rmtree(store.releases / name_of(by_year[2025]))
     with pytest.raises(ReleaseError, match="does not tell when it was signed"):
-        install_from(store.releases, bundle, made[2023].folder, TRUSTED)
-    install_from(store.releases, bundle, made[2025].folder, TRUSTED)  # mends it
+        install_from(store.releases, bundle, by_year[2023].folder, TRUSTED)
+    install_from(store.releases, bundle, by_year[2025].folder, TRUSTED)  # mends it
     assert store.verify(store.current().name).run == "r-2025"
 
 
 def test_a_release_that_is_made_anew_goes_back_to_what_was_before_it(
-    bundle, made, store
+    bundle, by_year, store
 ):
     path = store.current().pipeline / "transformer" / "config.json"
     path.write_bytes(path.read_bytes() + b" ")
-    install_from(store.releases, bundle, made[2025].folder, TRUSTED)
+    install_from(store.releases, bundle, by_year[2025].folder, TRUSTED)
     assert store.before().run == "r-2023"
     assert store.roll_back().run == "r-2023"
 
@@ -215,14 +172,14 @@ def test_a_release_that_is_made_anew_goes_back_to_what_was_before_it(
 
 
 def test_an_installed_release_outlives_another_wording_of_the_card(
-    store, made, monkeypatch
+    store, by_year, monkeypatch
 ):
     monkeypatch.setattr(cards, "TEXT", cards.TEXT.replace("Limits", "Bounds"))
-    assert store.verify(name_of(made[2023])).run == "r-2023"
-    assert store.use(name_of(made[2023])).current
+    assert store.verify(name_of(by_year[2023])).run == "r-2023"
+    assert store.use(name_of(by_year[2023])).current
     with pytest.raises(ReleaseError, match="publish the release with this version"):
-        verify(made[2023].folder)
+        verify(by_year[2023].folder)
     path = store.current().release / "README.md"
     path.write_text(path.read_text() + "\nApproved for diagnosis.\n")
     with pytest.raises(ReleaseError, match=r"README\.md has changed"):
-        store.verify(name_of(made[2023]))
+        store.verify(name_of(by_year[2023]))

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from tests.gated import FACTS, install_base, make_site
+from tests.releases import contents
 from vgmedgen.data import adapters
 from vgmedgen.errors import ConfigError, PolicyError, ReleaseError, StateError
 from vgmedgen.gate.release import ReleaseGate
@@ -35,25 +35,12 @@ ASKS = [
 HELD = {2, 9}  # numbers that the strict gate of these tests holds back
 
 
-@pytest.fixture(scope="module")
-def clinic(bundle, micro, tmp_path_factory):
-    """A site whose gate can be opened, with a release; read it, do not write."""
-    # the number of threads decides how sums are rounded; children have to agree
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    site = make_site(tmp_path_factory.mktemp("clinic"), bundle)
-    install_base(site, micro.plan)
-    ReleaseGate.of(site)
-    yield site
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
-def open_clinic(clinic, bundle):
-    """The same site where images may go without the gate."""
-    make_site(clinic.folder, bundle, policy={"ungated": True})
-    yield Site(clinic.folder)
-    make_site(clinic.folder, bundle)
+def open_clinic(clinic, bundle, tmp_path_factory):
+    """A copy of the site where images may go without the gate."""
+    folder = tmp_path_factory.mktemp("open") / "clinic"
+    shutil.copytree(clinic.folder, folder)
+    return make_site(folder, bundle, policy={"ungated": True})
 
 
 @pytest.fixture
@@ -85,14 +72,6 @@ def wary(monkeypatch):
 
 def run(site: Site, out: Path, asks=ASKS, options=QUICK, **more):
     return synthesize(site, model_of(site), asks, out, options, **more)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -138,11 +117,11 @@ def test_what_the_gate_holds_back_lies_apart_and_names_no_patient(
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert read_back(aside / "00002.png")["cleared"] is False
     inside = ("quarantine/", ".job/")
-    elsewhere = [n for n in tree(tmp_path / "out") if not n.startswith(inside)]
+    elsewhere = [n for n in contents(tmp_path / "out") if not n.startswith(inside)]
     assert not [name for name in elsewhere if "00002" in name or "00009" in name]
     names = [record.image.stem for record in clinic.samples.records]
     names += [record.unit for record in clinic.samples.records]
-    for name, raw in tree(tmp_path / "out").items():
+    for name, raw in contents(tmp_path / "out").items():
         assert not [one for one in names if one.encode() in raw], name
 
 
@@ -210,7 +189,7 @@ def _die(points, clinic: Site, out: Path, *, after: bool = True) -> list[int | N
 
 def test_killed_anywhere_a_job_goes_on_to_the_same_bytes(clinic, wary, tmp_path):
     whole = run(clinic, tmp_path / "whole")
-    expected = tree(tmp_path / "whole")
+    expected = contents(tmp_path / "whole")
     out = tmp_path / "killed"
     # each time a few steps further: before the first image, between images, between an
     # image and its line, in a line, in the second group, in the tables
@@ -219,19 +198,19 @@ def test_killed_anywhere_a_job_goes_on_to_the_same_bytes(clinic, wary, tmp_path)
     assert _die((3,), clinic, out, after=False) == [-signal.SIGKILL]
     result = run(clinic, out, resume=True)
     assert result.resumed >= 8
-    assert tree(out) == expected
+    assert contents(out) == expected
     assert [path.name for path in result.cleared] == [p.name for p in whole.cleared]
     for point in (1, 2, 3, 4, 5):  # in the end, when every image is there
         late = tmp_path / f"late-{point}"
         shutil.copytree(tmp_path / "whole", late)
         assert _die((point,), clinic, late) == [-signal.SIGKILL]
         run(clinic, late, resume=True)
-        assert tree(late) == expected
+        assert contents(late) == expected
 
 
 def test_a_torn_line_is_dropped_and_a_lost_image_made_again(clinic, tmp_path):
     run(clinic, tmp_path / "out")
-    expected = tree(tmp_path / "out")
+    expected = contents(tmp_path / "out")
     lines = tmp_path / "out/.job/verdicts.jsonl"
     lines.write_bytes(lines.read_bytes()[:-20])
     (tmp_path / "out/images/00001.png").unlink()
@@ -239,7 +218,7 @@ def test_a_torn_line_is_dropped_and_a_lost_image_made_again(clinic, tmp_path):
     (tmp_path / "out/images/.00005.png.part").write_bytes(b"half an")
     result = run(clinic, tmp_path / "out", resume=True)
     assert result.resumed == 11 - 3
-    assert tree(tmp_path / "out") == expected
+    assert contents(tmp_path / "out") == expected
 
 
 def test_a_full_disk_ends_in_one_line_and_the_job_goes_on(
@@ -263,13 +242,13 @@ def test_a_full_disk_ends_in_one_line_and_the_job_goes_on(
             run(clinic, tmp_path / "out")
     assert "\n" not in str(e.value)
     run(clinic, tmp_path / "out", resume=True)
-    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_other_words_do_not_go_on_with_a_job(clinic, tmp_path):
     out = tmp_path / "out"
     run(clinic, out, asks=ASKS[:2])
-    before = tree(out)
+    before = contents(out)
     for asks, options, says in (
         (ASKS[:2], Options(steps=3), "steps was 2, is 3"),
         (ASKS[:2], Options(steps=2, guidance=3.0), "guidance was 2.0, is 3.0"),
@@ -279,7 +258,7 @@ def test_other_words_do_not_go_on_with_a_job(clinic, tmp_path):
     ):
         with pytest.raises(ConfigError, match=says):
             run(clinic, out, asks=asks, options=options, resume=True)
-    assert tree(out) == before
+    assert contents(out) == before
 
 
 def test_another_release_or_another_gate_does_not_go_on_with_a_job(
@@ -310,7 +289,7 @@ def test_a_folder_that_holds_anything_is_left_alone(clinic, tmp_path):
             run(clinic, out, asks=ASKS[:1], resume=resume)
     with pytest.raises(ConfigError, match="is a file"):
         run(clinic, out / "thesis.txt", asks=ASKS[:1])
-    assert tree(out) == {"thesis.txt": b"mine"}
+    assert contents(out) == {"thesis.txt": b"mine"}
     run(clinic, tmp_path / "new", asks=ASKS[:1], resume=True)  # nothing to go on with
     with pytest.raises(ConfigError, match=r"not empty.*--resume"):
         run(clinic, tmp_path / "new", asks=ASKS[:1])

@@ -8,37 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.gated import install_base, make_site
+from tests.gated import ORIGIN
 from vgmedgen.cli import app
 from vgmedgen.cli.shared import run_cli
 from vgmedgen.data import adapters
 from vgmedgen.data.synthetic import is_uncleared
 from vgmedgen.errors import ConfigError, DataError, StateError
 from vgmedgen.synthesis import layouts, prompts, provenance, refusals, state
-from vgmedgen.synthesis.asked import Ask, Drawn, Origin
+from vgmedgen.synthesis.asked import Ask, Drawn
 from vgmedgen.synthesis.dicom import as_dicom
 from vgmedgen.synthesis.job import Options, model_of, synthesize
 from vgmedgen.synthesis.prompts import Control, Wish, asks_of, read_prompts
 
 ASK = Ask(number=0, prompt="a lesion", seed=1, label="mel")
-ORIGIN = Origin(
-    release="ab" * 32,
-    run="r-1",
-    base="cd" * 32,
-    site="hospital-a",
-    modality="dermoscopy",
-    steps=2,
-    guidance=2.0,
-    cleared=True,
-)
-
-
-@pytest.fixture(scope="module")
-def clinic(bundle, micro, tmp_path_factory):
-    """A dermoscopy site with an installed release; read it, do not write."""
-    site = make_site(tmp_path_factory.mktemp("clinic"), bundle)
-    install_base(site, micro.plan)
-    return site
 
 
 def refused(site, out: Path, **options) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from tests.gated import install_base, make_site
+from tests.releases import contents
 from vgmedgen.data import images
 from vgmedgen.errors import ConfigError, VGMedGenError
 from vgmedgen.site import Site
@@ -25,17 +25,6 @@ from vgmedgen.synthesis.state import Line
 COPY = 2  # number of the image that the model "draws" as a training image
 ASKS = [Ask(number=k, prompt=f"lesion {k}", seed=9 + k, label="mel") for k in range(5)]
 VERDICTS = ".job/verdicts.jsonl"
-
-
-@pytest.fixture(scope="module")
-def clinic(bundle, micro, tmp_path_factory):
-    """A site with an installed release, opened by its gate."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    site = make_site(tmp_path_factory.mktemp("clinic"), bundle)
-    install_base(site, micro.plan)
-    yield site
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,14 +68,6 @@ def finished(clinic, tmp_path_factory):
 
 def run(site: Site, out: Path, options: Options, **more):
     return synthesize(site, model_of(site), ASKS, out, options, **more)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def lines_of(out: Path) -> list[dict]:
@@ -161,9 +142,9 @@ def test_a_copy_that_somebody_cleared_by_hand_is_held_back_again(
     assert not line["kept"]
     edit(out, line, pattern.format(COPY))
     put(out, lines)
-    assert tree(out) != tree(finished[layout])
+    assert contents(out) != contents(finished[layout])
     run(clinic, out, options, resume=True)
-    assert tree(out) == tree(finished[layout])
+    assert contents(out) == contents(finished[layout])
 
 
 def test_a_cleared_image_that_was_changed_for_a_copy_is_drawn_again(
@@ -178,7 +159,7 @@ def test_a_cleared_image_that_was_changed_for_a_copy_is_drawn_again(
     line["files"][name] = digest(out / name)
     put(out, lines)
     run(clinic, out, LAYOUTS["plain"][1], resume=True)
-    assert tree(out) == tree(finished["plain"])
+    assert contents(out) == contents(finished["plain"])
 
 
 @pytest.mark.parametrize(
@@ -199,11 +180,11 @@ def test_what_the_job_did_not_write_is_named_and_left_where_it_is(
     shutil.copytree(finished["plain"], out)
     (out / name).parent.mkdir(exist_ok=True)
     (out / name).write_bytes(b"somebody's")
-    before = tree(out)
+    before = contents(out)
     with pytest.raises(ConfigError, match="did not write; move it") as caught:
         run(clinic, out, LAYOUTS["plain"][1], resume=True)
     assert f"{out} holds {name.split('/')[0]}" in str(caught.value)
-    assert tree(out) == before
+    assert contents(out) == before
 
 
 def test_what_appears_while_a_job_draws_is_refused_at_its_end(
@@ -292,7 +273,7 @@ def test_damaged_lines_cost_their_own_images_alone(clinic, finished, tmp_path):
     put(out, [wrong["a list"], *lines, {**lines[3], "number": 77}])
     result = run(clinic, out, LAYOUTS["plain"][1], resume=True)
     assert result.resumed == len(ASKS) - 2
-    assert tree(out) == tree(finished["plain"])
+    assert contents(out) == contents(finished["plain"])
 
 
 @pytest.mark.parametrize("raw", [b"[" * 100_000 + b"\n", b"\xff\xfe\n\0\0", b""])
@@ -301,7 +282,7 @@ def test_a_memory_of_anything_is_drawn_anew(clinic, finished, tmp_path, raw):
     shutil.copytree(finished["plain"], out)
     (out / VERDICTS).write_bytes(raw)
     assert run(clinic, out, LAYOUTS["plain"][1], resume=True).resumed == 0
-    assert tree(out) == tree(finished["plain"])
+    assert contents(out) == contents(finished["plain"])
 
 
 @pytest.mark.parametrize(
@@ -345,11 +326,11 @@ def test_a_line_of_a_job_without_a_gate_may_not_bring_a_verdict(
     install_base(site, micro.plan)
     options = dataclasses.replace(Options(steps=2), gate=False)
     run(site, tmp_path / "out", options)
-    whole = tree(tmp_path / "out")
+    whole = contents(tmp_path / "out")
     lines = lines_of(tmp_path / "out")
     told = {"cleared": True, "reason": "", "distance": 9.0, "score": 0.0}
     lines[0]["verdict"] = json.dumps({**told, "closer": False, "row": 0})
     put(tmp_path / "out", lines)
     result = run(site, tmp_path / "out", options, resume=True)
     assert (result.resumed, result.cleared) == (len(ASKS) - 1, [])
-    assert tree(tmp_path / "out") == whole
+    assert contents(tmp_path / "out") == whole

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.gated import install_base, make_site
+from tests.releases import contents
 from vgmedgen.site import Site
 from vgmedgen.synthesis import choices, state
 from vgmedgen.synthesis.asked import Ask
@@ -20,27 +21,8 @@ QUICK = Options(steps=2)
 ASKS = [Ask(number=k, prompt=f"lesion {k}", seed=40 + k) for k in range(11)]
 
 
-@pytest.fixture(scope="module")
-def clinic(bundle, micro, tmp_path_factory):
-    """A site whose gate can be opened, with a release; read it, do not write."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    site = make_site(tmp_path_factory.mktemp("clinic"), bundle)
-    install_base(site, micro.plan)
-    yield site
-    torch.set_num_threads(before)
-
-
 def run(site: Site, out: Path, asks=ASKS, options=QUICK, **more):
     return synthesize(site, model_of(site), asks, out, options, **more)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_the_bars_tell_of_the_gate_and_of_the_images(bundle, micro, tmp_path):
@@ -76,7 +58,7 @@ def test_a_job_tells_the_kind_of_machine_and_goes_on_on_another(
 ):
     out = tmp_path / "out"
     run(clinic, out)
-    expected = tree(out)
+    expected = contents(out)
     (first,) = json.loads((out / "job.json").read_text())["machines"]
     assert first["threads"] == 1
     assert first["torch"] == torch.__version__
@@ -90,7 +72,7 @@ def test_a_job_tells_the_kind_of_machine_and_goes_on_on_another(
     told = json.loads((out / "job.json").read_text())
     assert told["machines"] == [first, other]
     assert told["counts"]["drawn"] == 11
-    again = tree(out)
+    again = contents(out)
     assert again.pop("job.json") != expected.pop("job.json")
     assert again == expected  # pixels and tables know nothing of it
 
@@ -98,12 +80,12 @@ def test_a_job_tells_the_kind_of_machine_and_goes_on_on_another(
 def test_a_job_of_an_earlier_version_that_told_no_machine_goes_on(clinic, tmp_path):
     out = tmp_path / "out"
     run(clinic, out)
-    expected = tree(out)
+    expected = contents(out)
     told = json.loads((out / "job.json").read_text())
     del told["machines"], told["counts"]
     (out / "job.json").write_text(json.dumps(told))
     run(clinic, out, resume=True)
-    assert tree(out) == expected
+    assert contents(out) == expected
 
 
 def test_at_a_site_of_two_modalities_each_image_tells_its_own(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vgmedgen.data import phantom_skin
+from vgmedgen.data.adapters import ham10000
 from vgmedgen.data.phantom_draw import draw, photograph, shares
 from vgmedgen.data.phantom_noise import chance
 from vgmedgen.data.phantom_tint import NEUTRAL, Tint
@@ -29,16 +30,7 @@ _SECOND_IMAGE = 0.25  # share of lesions that HAM10000 shows twice
 _QUALITY = 94  # of JPEG; the other formats ignore it
 _SPLIT_EVERY, _SPLIT_FIRST = 12, 2  # benign images whose mask lies in two files
 _ID_LETTERS = np.array(list(string.ascii_lowercase + string.digits))
-_HAM_COLUMNS = (
-    "lesion_id",
-    "image_id",
-    "dx",
-    "dx_type",
-    "age",
-    "sex",
-    "localization",
-    "dataset",
-)
+_HAM_COLUMNS = ("lesion_id", "image_id", *ham10000.FACTS, *ham10000.OPTIONAL)
 
 Truths = dict[str, dict[str, object]]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vgmedgen.data.adapters import busi, kvasir_seg, table
+from vgmedgen.data.adapters import busi, ham10000, kvasir_seg, table
 from vgmedgen.errors import ConfigError
 from vgmedgen.synthesis.asked import Ask, Drawn
 from vgmedgen.synthesis.choices import CLASSES
@@ -28,18 +28,7 @@ NORMAL, POLYP = "normal", "polyp"
 _FORMULA = ("=", "+", "-", "@")  # begins with, as a spreadsheet sees it
 CLAUSES = 3  # of a caption: subject, anatomy, style
 
-_HAM_COLUMNS = (
-    *(
-        "lesion_id",
-        "image_id",
-        "dx",
-        "dx_type",
-        "age",
-        "sex",
-        "localization",
-        "dataset",
-    ),
-)
+_HAM_COLUMNS = ("lesion_id", "image_id", *ham10000.FACTS, *ham10000.OPTIONAL)
 _INDEX_COLUMNS = (
     *("image", "prompt", "anatomy", "style", "towards", "share", "label", "seed"),
     *("release", "cleared"),
