@@ -14,6 +14,7 @@ from PIL import Image
 from tests.pipelines import PROMPTS, micro_pipeline
 from vgmedgen.dit.model import Generator
 from vgmedgen.errors import DataError, ReleaseError
+from vgmedgen.process import parallel
 from vgmedgen.synthesis import drawing
 from vgmedgen.synthesis.asked import Ask
 from vgmedgen.synthesis.drawing import LANES, Drawer, groups
@@ -250,9 +251,9 @@ def test_a_job_that_is_given_up_stops_its_threads(pipeline, monkeypatch):
         begun.wait(30)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(drawing.Future, "result", interrupted)
+    monkeypatch.setattr(parallel.Future, "result", interrupted)
     with pytest.raises(KeyboardInterrupt):
         next(asks)
     assert begun.is_set()
     names = [thread.name for thread in threading.enumerate()]
-    assert not [name for name in names if name.startswith("draw")]
+    assert not [name for name in names if name.startswith("piece")]

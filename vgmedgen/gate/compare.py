@@ -1,7 +1,7 @@
 """One image against every training image of a site, by three detectors."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from vgmedgen.gate.features import BATCH, Extractor
 from vgmedgen.gate.hashes import Hashes
 from vgmedgen.gate.structure import SAME, Structures
 from vgmedgen.gate.whitening import grey, turned
+from vgmedgen.process.parallel import side_by_side
 from vgmedgen.training.loop import parts
 from vgmedgen.training.samples import Samples
 
@@ -45,12 +46,18 @@ class Comparer:
         seen: gives features.
         features: (N, F) of the training images.
         others: (n, F) of the held-out images.
+        device: where `seen` computes.
     """
 
     def __init__(
-        self, training: Samples, seen: Extractor, features: Tensor, others: Tensor
+        self,
+        training: Samples,
+        seen: Extractor,
+        features: Tensor,
+        others: Tensor,
+        device: torch.device,
     ) -> None:
-        self._training, self._seen = training, seen
+        self._training, self._seen, self._device = training, seen, device
         self._features, self._others = features, others
 
     @cached_property
@@ -77,8 +84,12 @@ class Comparer:
         near, far = (torch.cdist(seen, one).amin(0) for one in known)
         return near, far
 
-    def __call__(self, image: Tensor) -> Compared:
-        """One image (1, 3, H, W) in [-1, 1]."""
+    def __call__(self, images: Iterable[Tensor]) -> Iterator[Compared]:
+        """Each image (1, 3, H, W) in [-1, 1], in their order."""
+        _ = self._structures, self._hashes  # once, before several threads want them
+        yield from side_by_side(self._one, images, self._device)
+
+    def _one(self, image: Tensor) -> Compared:
         picture = grey(image)[0]
         match = self._structures.search(picture)
         agreement, similar = self._hashes.search(picture)
@@ -95,11 +106,15 @@ class Comparer:
 
 
 def described(
-    samples: Samples, seen: Extractor, progress: Callable[[int], None]
+    samples: Samples,
+    seen: Extractor,
+    device: torch.device,
+    progress: Callable[[int], None],
 ) -> Tensor:
     """Features (N, F) of samples; `progress` is told of every batch."""
+    batches = (samples.pixels(rows)[0] for rows in parts(len(samples), BATCH))
     found = []
-    for rows in parts(len(samples), BATCH):
-        found.append(seen(samples.pixels(rows)[0]))
-        progress(len(rows))
+    for features in side_by_side(seen, batches, device):
+        found.append(features)
+        progress(len(features))
     return torch.cat(found)

@@ -6,6 +6,8 @@ What the pipeline drew in Python, or another generator elsewhere, has met no gat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
+
 from vgmedgen.data import images
 from vgmedgen.data.records import Record
 from vgmedgen.errors import DataError
@@ -14,6 +16,7 @@ from vgmedgen.gate.release import ReleaseGate, Verdict
 FORMATS = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".dcm", ".dicom"}
 )
+TOGETHER = 32  # images judged at a time
 
 
 def files_of(places: Sequence[Path]) -> list[Path]:
@@ -60,7 +63,8 @@ def judged(
     Raises:
         DataError: if a file cannot be read as an image.
     """
-    for path in paths:
-        record = Record(path.name, path, (), path.name, "", {})
-        image, _ = images.load(record, px)
-        yield path, gate.judge(image.movedim(0, -1)[None].numpy())[0]
+    for first in range(0, len(paths), TOGETHER):
+        part = paths[first : first + TOGETHER]
+        read = [Record(path.name, path, (), path.name, "", {}) for path in part]
+        pictures = [images.load(record, px)[0].movedim(0, -1) for record in read]
+        yield from zip(part, gate.judge(torch.stack(pictures).numpy()), strict=True)

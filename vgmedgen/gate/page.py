@@ -222,7 +222,7 @@ def _threshold(report: Report) -> Html:
         f"is {plain(report.threshold, 1)}."
     )
     how = (
-        f"{usable} held-out images are too few to see {rate} of them, so the threshold is "
+        f"{usable} held-out images are too few for a firm rank at {rate}, so the threshold is "
         "read off the smooth tail that their scores follow, and lies no lower than the "
         "highest of them."
         if report.method == FIT

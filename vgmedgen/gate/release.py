@@ -95,16 +95,18 @@ class ReleaseGate:
         path = site.folder / "cache" / FOLDER / f"{data[:32]}.gate"
         kept = _read(path, training, heldout)
         if kept is None:
-            features = described(training, seen, progress)
-            others = described(heldout, seen, progress)
-            compare = Comparer(training, seen, features, others)
+            features = described(training, seen, site.device, progress)
+            others = described(heldout, seen, site.device, progress)
+            compare = Comparer(training, seen, features, others, site.device)
             found = []
-            for row in range(len(heldout)):
-                found.append(compare(heldout.pixels([row])[0]))
+            rows = range(len(heldout))
+            for one in compare(heldout.pixels([row])[0] for row in rows):
+                found.append(one)
                 progress(1)
             kept = _packed(features, others, found)
             _write(path, kept)
-        compare = Comparer(training, seen, kept["training"], kept["heldout"])
+        known = kept["training"], kept["heldout"]
+        compare = Comparer(training, seen, *known, site.device)
         digest = digest_of({"data": data, "false_alarms": asked.false_alarms})
         held = _held(kept, asked.false_alarms)
         return cls(digest, (training, heldout), compare, held)
@@ -115,7 +117,7 @@ class ReleaseGate:
         Raises:
             ConfigError: if they are not of the site's image size.
         """
-        return [self._verdict(self._compare(one)) for one in self._inputs(pixels)]
+        return [self._verdict(one) for one in self._compare(self._inputs(pixels))]
 
     def nearest(
         self, pixels: NDArray[np.uint8], count: int = 3

@@ -10,9 +10,9 @@ or another version of the libraries.
 """
 
 import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,13 +20,13 @@ from torch import Tensor
 from vgmedgen.dit.model import Generator
 from vgmedgen.dit.sampler import sample
 from vgmedgen.errors import ReleaseError
+from vgmedgen.process.parallel import side_by_side
 from vgmedgen.synthesis.asked import Ask, Drawn
 from vgmedgen.synthesis.control import Conditions, stacked
 from vgmedgen.synthesis.pipeline import VGMedGenPipeline
 from vgmedgen.text.encoder import TextEncoder
 
 LANES = 8  # images computed together, always
-MOST_WORKERS = 8  # groups at a time: each holds its own activations in memory
 
 
 class Drawer:
@@ -74,27 +74,17 @@ class Drawer:
             ReleaseError: if the model draws something that is no image.
             ValueError: if a share is not within 0 and 1.
         """
-        threads = torch.get_num_threads()
-        on_cpu = self._pipeline.device.type == "cpu"
-        workers = min(threads, MOST_WORKERS) if on_cpu else 1
         stop = threading.Event()
-        pool = ThreadPoolExecutor(workers, "draw", torch.set_num_threads, (1,))
-        under_way: deque[Future[list[Drawn]]] = deque()
-        try:
-            for group in groups(asks):
-                under_way.append(pool.submit(self._draw_group, group, stop))
-                if len(under_way) > workers:
-                    yield from under_way.popleft().result()
-            while under_way:
-                yield from under_way.popleft().result()
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            # torch keeps the number per thread, but a new thread starts with the last
-            torch.set_num_threads(threads)
+        work = partial(self._draw_group, stop=stop)
+        device = self._pipeline.device
+        with closing(side_by_side(work, groups(asks), device, stop.set)) as drawn:
+            for group in drawn:
+                yield from group
 
     @torch.inference_mode()
-    def _draw_group(self, group: Sequence[Ask], stop: threading.Event) -> list[Drawn]:
+    def _draw_group(
+        self, group: Sequence[Ask], *, stop: threading.Event
+    ) -> list[Drawn]:
         # a lane without an image of its own repeats one
         lanes = [group[0]] * LANES
         for ask in group:
