@@ -162,7 +162,7 @@ def test_too_few_held_out_images_for_a_check_are_said_and_not_called_perfect():
     told = text_of(report(heldout=FEWEST, observed=0))
     assert "was not measured" in told
     assert "0 of 20" not in told
-    assert "too few to see 1 % of them" in told
+    assert "too few for a firm rank at 1 %" in told
     assert "observed" not in told
 
 

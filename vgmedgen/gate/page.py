@@ -222,9 +222,9 @@ def _threshold(report: Report) -> Html:
         f"is {plain(report.threshold, 1)}."
     )
     how = (
-        f"{usable} held-out images are too few for a firm rank at {rate}, so the threshold is "
-        "read off the smooth tail that their scores follow, and lies no lower than the "
-        "highest of them."
+        f"{usable} held-out images are too few for a firm rank at {rate}, so the "
+        "threshold is read off the smooth tail that their scores follow, and lies no "
+        "lower than their rank would put it."
         if report.method == FIT
         else "It is a rank among their scores, which holds whatever these look like "
         "(conformal prediction, Vovk et al. 2005)."
