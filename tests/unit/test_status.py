@@ -392,8 +392,9 @@ def test_watching_needs_a_terminal():
 
 
 WATCH = """
-import fcntl, termios
+import fcntl, signal, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that Ctrl-C reaches this process
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job ignores it
 from server.live import watch
 from tests.unit import status_example
 watch(status_example.many, every_s=0.2)
