@@ -1,14 +1,28 @@
 """DICOM files made in memory, as a hospital's machines write them."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
+import pytest
+from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian
+
+from vgmedgen.data import dicom
+from vgmedgen.errors import DataError
+
+JPEG = "1.2.840.10008.1.2.4.50"
+JPEG_LOSSLESS = "1.2.840.10008.1.2.4.70"
+JPEG_2000 = "1.2.840.10008.1.2.4.90"
+RLE = "1.2.840.10008.1.2.5"
+HTJ2K = "1.2.840.10008.1.2.4.201"
+MPEG = "1.2.840.10008.1.2.4.102"
 
 
 def dataset(
@@ -56,3 +70,45 @@ def encapsulated(data: Dataset, frame: bytes, syntax: str) -> Dataset:
     data["PixelData"].is_undefined_length = True
     data.file_meta.TransferSyntaxUID = syntax
     return data
+
+
+def grey(dtype: type = np.uint8, high: int = 256, low: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.integers(low, high, (23, 17), dtype=dtype)
+
+
+def colours() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (23, 17, 3), dtype=np.uint8)
+
+
+def read(tmp_path: Path, data: Dataset) -> np.ndarray:
+    return dicom.read_pixels(save(tmp_path / "a.dcm", data))
+
+
+def lut(entries: np.ndarray, first: int, bits: int = 16) -> Sequence:
+    table = Dataset()
+    table.LUTDescriptor = [len(entries), first, bits]
+    table["LUTDescriptor"].VR = "US"
+    table.add_new(0x00283006, "OW", entries.astype(np.uint16).tobytes())
+    table.ModalityLUTType = "US"
+    return Sequence([table])
+
+
+def smooth() -> np.ndarray:
+    down, right = np.mgrid[0:24, 0:16]
+    return np.stack([down * 10, right * 15, 255 - down * 5], -1).astype(np.uint8)
+
+
+def compressed(values: np.ndarray, name: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(values).save(stream, name, **options)
+    return stream.getvalue()
+
+
+def refused(path: Path, read: Callable[[Path], Any] = dicom.read_pixels) -> str:
+    with pytest.raises(DataError) as caught:
+        read(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
