@@ -13,7 +13,7 @@ from vgmedgen.audit.figures import file_picture, picture, two_histograms
 from vgmedgen.audit.membership import Membership
 from vgmedgen.audit.statistics import Interval
 from vgmedgen.audit.verdict import Evidence, Verdict
-from vgmedgen.evaluation import report
+from vgmedgen.evaluation import markup
 from vgmedgen.evaluation.markup import (
     Html,
     document,
@@ -69,8 +69,7 @@ def facts(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> dict[str,
 def page(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> str:
     """The page as HTML, with style, figures and images inside."""
     title = f"Privacy audit of {site}"
-    style = Path(report.__file__).with_name("report.css").read_text("utf-8")
-    style += Path(__file__).with_name("audit.css").read_text("utf-8")
+    style = markup.verdict_style(Path(__file__).with_name("audit.css"))
     parts = (
         _top(title, found, verdict),
         _checks(found),

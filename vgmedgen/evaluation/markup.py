@@ -7,6 +7,7 @@ name or a site name can never become markup.
 import html
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeGuard
 
 _WIDE = 8  # columns from which a table is set smaller on paper
@@ -188,6 +189,12 @@ def brief(name: str, limit: int = 20) -> Html:
     if len(name) <= limit:
         return text(name)
     return tag("abbr", f"{name[: limit - 1].rstrip()}…", title=name)
+
+
+def verdict_style(own: Path) -> str:
+    """Style of a page that begins with a verdict: the report's, and rules of its own."""
+    shared = (Path(__file__).with_name(name) for name in ("report.css", "verdict.css"))
+    return "".join(path.read_text("utf-8") for path in (*shared, own))
 
 
 def document(title: str, style: str, *body: object) -> str:

@@ -76,8 +76,7 @@ def write(report: Report, folder: Path) -> None:
 
 def page(report: Report) -> str:
     """The page as HTML, with style and figures inside."""
-    style = Path(markup.__file__).with_name("report.css").read_text("utf-8")
-    style += Path(__file__).with_name("gate.css").read_text("utf-8")
+    style = markup.verdict_style(Path(__file__).with_name("gate.css"))
     main = tag(
         "main",
         _top(report),
