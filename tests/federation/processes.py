@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -199,6 +199,18 @@ class Deployment:
         self.edit(name, **keys)
         self.start_node(name)
         self.wait_nodes(name)
+
+    @contextmanager
+    def changed(self, name, **keys):
+        """A node under another site.yaml; started again with its own afterwards."""
+        path = self.site(name) / "site.yaml"
+        keep = path.read_text()
+        self.restart(name, **keys)
+        try:
+            yield
+        finally:
+            path.write_text(keep)
+            self.restart(name)
 
     def wait_nodes(self, *names):
         """Wait until these nodes are there, their models loaded."""

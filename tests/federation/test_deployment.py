@@ -17,7 +17,10 @@ from tests.federation.processes import BIN, Deployment, Recorder, command, wait
 from vgmedgen.files import tree_digests
 
 SHORT = ("federation.align_rounds=1", "federation.evaluate=false")
-PATIENT = "patient-Ana-Ortiz-1971"
+# Signatures and weights are bytes of chance on the wire: a trace has letters enough, or a
+# sign that base64 lacks, that they do not spell it.
+PATIENT = "patient-Anastasia-Ortizova-1971"
+TRACES = (PATIENT, "Anastasia", "Ortizova", ".csv", "Traceback", "Error(")
 
 pytestmark = pytest.mark.simulation
 
@@ -55,6 +58,13 @@ def first(place):
     )
     assert place.ended(run)["state"] == "finished"
     return run
+
+
+@pytest.fixture
+def everybody(place, first):
+    """The place, where hospital-c takes part in every run without being asked."""
+    place.edit("hospital-c", policy={"approval": "none"})
+    return place
 
 
 def ask(port, request, *, secure=True, ca=None):
@@ -245,7 +255,7 @@ def malicious_bundle(marker):
 
 
 def test_code_in_a_bundle_is_neither_unpacked_nor_imported(
-    place, tmp_path, monkeypatch
+    everybody, tmp_path, monkeypatch
 ):
     from server import flower, runs
     from server import place as files
@@ -263,7 +273,7 @@ def test_code_in_a_bundle_is_neither_unpacked_nor_imported(
     assert marker.read_text() == "clientclient.app"  # whoever unpacks it is caught
     marker.unlink()
 
-    place.edit("hospital-c", policy={"approval": "none"})
+    place = everybody
     state = Kits.open(place.kits).state
     run = place.run("federation.generate_rounds=1", "seed=11", *SHORT)
     folder = runs.folder_of(state, run)
@@ -298,17 +308,17 @@ def without_c(place, seed):
     return run, codes, bytes(place.recorder.up[before:])
 
 
-def test_an_exceptions_text_stays_at_the_site(place, tmp_path):
+def test_an_exceptions_text_stays_at_the_site(everybody, tmp_path):
+    place = everybody
     site, log = place.site("hospital-c"), place.nodes["hospital-c"].log
-    keep = (site / "site.yaml").read_text()
     broken = tmp_path / f"{PATIENT}.csv"
     broken.write_text(f"image,unit\n{tmp_path}/{PATIENT}.png,{PATIENT}\n")
     sources = [{"dataset": "table", "root": str(broken)}]
-    place.restart("hospital-c", sources=sources, policy={"approval": "none"})
-    _, codes, sent = without_c(place, seed=12)
+    with place.changed("hospital-c", sources=sources):
+        _, codes, sent = without_c(place, seed=12)
     assert codes == ["VG20", "VG20"]
     assert b"VG20" in sent
-    for trace in (PATIENT, "Ana", "Ortiz", str(tmp_path), "csv", "Traceback", "Error("):
+    for trace in (*TRACES, str(tmp_path)):
         assert trace.encode() not in sent, trace
     # at the site it is told, to the one who may read it, and not to a log collector
     details = site / "node" / "details.log"
@@ -316,21 +326,18 @@ def test_an_exceptions_text_stays_at_the_site(place, tmp_path):
     assert details.stat().st_mode & 0o077 == 0
     assert PATIENT not in log.read_text()
     assert PATIENT not in (site / "audit.jsonl").read_text()
-    (site / "site.yaml").write_text(keep)
 
 
-def test_a_dry_run_sends_nothing_that_was_made_from_data(place):
-    place.restart("hospital-c", policy={"approval": "none", "dry_run": True})
-    run, codes, sent = without_c(place, seed=13)
+def test_a_dry_run_sends_nothing_that_was_made_from_data(everybody):
+    place = everybody
+    with place.changed("hospital-c", policy={"dry_run": True}):
+        run, codes, sent = without_c(place, seed=13)
     assert codes == ["VG44", "VG44"]
     assert b"VG44" in sent
     for word in (b"num-units", b"loss-sum", b"numpy.ndarray", b"update"):
         assert word not in sent, word
     shown = place.site("hospital-c") / "dry-run" / run / "round-0001.json"
     assert json.loads(shown.read_text())
-    place.edit(
-        "hospital-c", policy={"dry_run": False}
-    )  # holds from the next message on
 
 
 def same_as(place, run, other):
@@ -338,7 +345,8 @@ def same_as(place, run, other):
     return place.last_weights(run) == place.last_weights(other)
 
 
-def test_a_run_ends_the_same_when_superlink_and_player_are_killed_under_it(place):
+def test_a_run_ends_the_same_when_superlink_and_player_are_killed_under_it(everybody):
+    place = everybody
     asked = ("federation.generate_rounds=2", "seed=14", *SHORT)
     calm = place.run("--name", "calm", *asked)
     assert place.ended(calm)["state"] == "finished"
@@ -395,4 +403,4 @@ def test_sigterm_stops_a_node_and_its_key_is_let_in_again_at_once(place):
     place.start_node("hospital-b")
     place.wait_nodes("hospital-b")
     node = place.nodes["hospital-b"]
-    assert "2004" not in node.text[node.begins :]
+    assert "code: 2004" not in node.text[node.begins :]
