@@ -50,6 +50,18 @@ def dataset(
     return data
 
 
+def inside(depth: int, **more: Any) -> Sequence:
+    """A sequence of one item with these attributes, within `depth` more sequences."""
+    item = Dataset()
+    for name, value in more.items():
+        setattr(item, name, value)
+    for _ in range(depth):
+        around = Dataset()
+        around.RequestAttributesSequence = Sequence([item])
+        item = around
+    return Sequence([item])
+
+
 def content(data: Dataset) -> bytes:
     """A data set as the bytes of a file."""
     stream = io.BytesIO()

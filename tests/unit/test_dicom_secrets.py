@@ -111,11 +111,49 @@ def test_a_secret_in_an_element_of_any_type_is_never_told(tmp_path, caplog, name
     assert SECRET not in caplog.text
 
 
-@pytest.mark.parametrize("kind", ["LO", "SH", "UN", "LT", "PN", "ST", "CS"])
-@pytest.mark.parametrize("name", ["OperatorsName", "OtherPatientNames", "PatientName"])
+@pytest.mark.parametrize("kind", ["LO", "SH", "UN", "LT", "PN", "ST", "CS", "OB", "UR"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("OperatorsName", "OtherPatientNames", "PatientName"),
+        *("ImageComments", "MedicalAlerts", "StudyDescription", "StationName"),
+        *("RequestAttributesSequence", "OperatorIdentificationSequence"),
+    ],
+)
 def test_a_name_is_one_under_whatever_type_it_is_written(tmp_path, name, kind):
     tag = tag_for_keyword(name)
-    assert dicom.identity(planted(tmp_path / "a.dcm", tag, kind)) == [name]
+    path = planted(tmp_path / "a.dcm", tag, kind)
+    if name.endswith("Sequence") and kind == "UN":  # read as a sequence, and is none
+        said = told(path, dicom.identity)
+        assert "cannot be read as DICOM" in said
+        assert SECRET not in said
+    else:
+        assert dicom.identity(path) == [name]
+
+
+@pytest.mark.parametrize("kind", ["SQ", "UN"])
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_nothing_hides_between_the_items_of_a_sequence(tmp_path, kind, before):
+    item = b"\xfe\xff\x00\xe0\0\0\0\0"
+    whole = content(grey())
+    for rest, refused in ((b"", False), (SECRET.encode(), True)):
+        held = element(tag_for_keyword("RequestAttributesSequence"), kind, b"")
+        held = held[:-4] + struct.pack("<L", len(item * before + rest))
+        at = whole.index(struct.pack("<HH", 0x7FE0, 0x10))
+        path = tmp_path / "a.dcm"
+        path.write_bytes(whole[:at] + held + item * before + rest + whole[at:])
+        said = told(path, dicom.identity)
+        assert ("cannot be read as DICOM" in said) == refused
+        assert SECRET not in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"), [("LO", []), ("SH", []), ("PN", ["StationName"])]
+)
+def test_a_description_that_is_a_persons_name_is_none(tmp_path, kind, found):
+    data = dataset(_image(), "MONOCHROME2", PatientIdentityRemoved="YES")
+    data.add_new(tag_for_keyword("StationName"), kind, SECRET)
+    assert dicom.identity(save(tmp_path / "a.dcm", data)) == found
 
 
 @pytest.mark.parametrize(
