@@ -20,6 +20,7 @@ from flwr.supercore.constant import (
     FLEET_HTTP_PUBLIC_KEY_HEADER,
     FLEET_HTTP_SIGNATURE_HEADER,
 )
+from flwr.supercore.error import ApiErrorCode
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from flwr.superlink.cli.flower_superlink import (
     SuperLinkLifespan,
@@ -29,13 +30,14 @@ from flwr.superlink.main import create_app
 
 from server.flower.listener import MOST_HEAD, MOST_LINKS, Brisk, Seldom
 from server.flower.pushes import fair
-from server.gates import AdminGate, App, Headers, PublicGate, Refused
+from server.gates import ACTIVATE, AdminGate, App, Headers, PublicGate, Refused
 
 _KEY = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
 _SIGNATURE = FLEET_HTTP_SIGNATURE_HEADER.lower().encode()
 _STAMP = TIMESTAMP_HEADER.lower().encode()
 IDLE_S = 20  # a node lets go of a connection after 5 s without use, so before us
 _PEM = re.compile(r"b?.-----BEGIN PUBLIC KEY-.*?-END PUBLIC KEY-----(\\n.)?", re.DOTALL)
+_ASKED = f"[{ACTIVATE}][ApiError:{ApiErrorCode.FLEET_INVALID_HEARTBEAT_INTERVAL}]"
 GRACE_S = 5  # for open requests, when the SuperLink is told to stop
 
 
@@ -196,6 +198,18 @@ class Short(logging.Filter):
         return True
 
 
+class Asked(logging.Filter):
+    """Drops Flower's complaint of a node that only asks if its key is known.
+
+    `vgmedgen-client check` asks by an activation that is always refused; what Flower
+    answers is what it wants to know, and no fault of anybody's.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record says anything else."""
+        return not record.getMessage().startswith(_ASKED)
+
+
 def quiet() -> None:
     """Flower's own chatter at warnings, and once; ours says what happens."""
     for name in ("flwr", "httpx"):
@@ -204,3 +218,4 @@ def quiet() -> None:
     flowers.handlers.clear()  # it has a handler of its own, beside the root's
     flowers.propagate = True
     flowers.addFilter(Short())
+    flowers.addFilter(Asked())

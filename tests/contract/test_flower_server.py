@@ -17,11 +17,13 @@ from flwr.common.constant import TIMESTAMP_TOLERANCE
 from flwr.supercore import constant
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.error.catalog import API_ERROR_MAP
+from flwr.supercore.error.http import http_error_translator
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.superlink.cli.flower_superlink import _parse_superlink_lifespan_config
 from flwr.superlink.grid import HttpGrid
 from flwr.superlink.main import create_app
 from flwr.superlink.routers.fleet.router import router as fleet
+from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 import server
@@ -201,3 +203,37 @@ def test_a_key_in_flowers_log_takes_no_five_lines(caplog):
     assert link_module.Short().filter(record)
     told = "Attempted to register SuperNode with public key: (its key), exception: no"
     assert record.getMessage() == told
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "kept"),
+    [
+        (gates.ACTIVATE, ApiErrorCode.FLEET_INVALID_HEARTBEAT_INTERVAL, False),
+        (gates.ACTIVATE, ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED, True),
+        (gates.PUSH, ApiErrorCode.FLEET_INVALID_HEARTBEAT_INTERVAL, True),
+    ],
+)
+def test_a_node_that_only_asks_leaves_no_error_in_the_log(path, code, kept):
+    told = []
+
+    class Kept(logging.Handler):
+        def emit(self, record):
+            told.append(record.getMessage())
+
+    logger, handler, only_asks = logging.getLogger("flwr"), Kept(), link_module.Asked()
+    logger.addHandler(handler)
+    logger.addFilter(only_asks)
+    try:
+        request = Request({"type": "http", "path": path, "headers": []})
+        asyncio.run(http_error_translator(request, _refuse(code)))
+    finally:
+        logger.removeHandler(handler)
+        logger.removeFilter(only_asks)
+    assert bool(told) is kept
+
+
+def _refuse(code):
+    async def refuse(_):
+        raise FlowerError(code, "no")
+
+    return refuse

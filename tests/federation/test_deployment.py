@@ -210,8 +210,15 @@ def test_a_stock_supernode_that_was_not_let_in_does_not_get_in(place, tmp_path, 
     assert "SuperNode ID" not in told
 
 
-def test_a_node_of_a_hospital_cannot_be_started_twice(place):
+def test_a_node_of_a_hospital_cannot_be_started_twice_but_checked_while_it_runs(place):
     site = place.site("hospital-a") / "site.yaml"
+    before = len(place.server.text)
+    done = command("vgmedgen-client", "check", "--site", site, "--json", check=False)
+    (known,) = [row for row in json.loads(done.stdout) if row["name"] == "registered"]
+    assert known["ok"]
+    assert "knows" in known["told"]
+    said = [json.loads(line) for line in place.server.text[before:].splitlines()]
+    assert not [line for line in said if line["level"] in {"warning", "error"}]
     done = command("vgmedgen-client", "start", "--site", site, check=False)
     assert done.returncode == 1
     assert "is running already" in done.stderr
