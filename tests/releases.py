@@ -82,10 +82,16 @@ STEPS = {
     "describe": installing,
     "settle": installing,
     "announce": store.Store,
+    "place": store.Store,
     "sync": installing,
     "point": store.Store,
 }
 """What an installation does in turn, and where it finds it."""
+RENAMES = {
+    "aside": lambda _, target: target.name.startswith(store.ASIDE),
+    "in place": lambda path, _: path.name.startswith(store.SCRATCH),
+}
+"""How a release takes the place of another where the two cannot be exchanged."""
 
 
 def attempt(releases, bundle, source, **told):
@@ -104,7 +110,19 @@ def attempt(releases, bundle, source, **told):
     return process
 
 
-def _attempt(answer, releases, bundle, source, key, limit=None, dies="", after=False):
+def _attempt(
+    answer,
+    releases,
+    bundle,
+    source,
+    key,
+    limit=None,
+    dies="",
+    after=False,
+    plain=False,
+):
+    if plain:  # a file system that cannot exchange two names
+        store.exchange = lambda *_: False
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if dies:
@@ -119,14 +137,18 @@ def _attempt(answer, releases, bundle, source, key, limit=None, dies="", after=F
 
 
 def _die_at(step, *, after):
-    works = getattr(STEPS[step], step)
+    owner, name, meant = STEPS.get(step), step, lambda *_, **__: True
+    if step in RENAMES:
+        owner, name, meant = Path, "rename", RENAMES[step]
+    works = getattr(owner, name)
 
     def dying(*args, **named):
-        if after:
-            works(*args, **named)
-        os.kill(os.getpid(), signal.SIGKILL)
+        told = works(*args, **named) if after or not meant(*args, **named) else None
+        if meant(*args, **named):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return told
 
-    setattr(STEPS[step], step, dying)
+    setattr(owner, name, dying)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -21,6 +21,7 @@ from tests.finished import coordinator, finish, record
 from vgmedgen.errors import ReleaseError, StateError, TrustError, VGMedGenError
 from vgmedgen.files import tree_digests
 from vgmedgen.process.lock import only_one
+from vgmedgen.release import facts as forms
 from vgmedgen.release.archive import unpack
 from vgmedgen.release.facts import range_of
 from vgmedgen.release.signature import FILE, Signature, check
@@ -151,6 +152,14 @@ def test_every_changed_byte_of_the_release_is_found_before_it_is_handed_on(
         path.write_bytes(held)
     assert not (tmp_path / "out").exists()
     ask(kits, tmp_path / "out")
+
+
+def test_a_release_of_another_form_is_not_handed_on(made, tmp_path, monkeypatch):
+    monkeypatch.setattr(forms, "FORM", 2)
+    refused(
+        made, tmp_path / "out", ReleaseError, "in form 1, this software reads form 2"
+    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_release_that_nobody_signed_is_not_signed_afterwards(kits, tmp_path):

@@ -50,6 +50,22 @@ def test_a_release_is_shown_in_words(release, said):
     assert "'" not in out
 
 
+@pytest.mark.parametrize("verb", ["show", "verify"])
+def test_a_release_of_another_form_is_told_in_one_line(
+    release, said, tmp_path, monkeypatch, verb
+):
+    from vgmedgen.release import facts
+
+    monkeypatch.setattr(facts, "FORM", 2)  # as the next version might
+    for source in (release.folder, release.folder.with_suffix(".vgrel")):
+        code, out, complained = said(verb, source)
+        assert code != 0
+        assert out == ""
+        assert len(complained.splitlines()) == 1
+        assert "is written in form 1, this software reads form 2" in complained
+        assert "ask for it anew" in complained
+
+
 def test_one_file_is_shown_as_the_folder_is(release, said):
     shown = said("show", release.folder)
     assert said("show", release.folder.with_suffix(".vgrel")) == shown

@@ -77,6 +77,24 @@ def pick(page, name, word):
     page.locator("ul[role=listbox] li", has_text=re.compile(f"^\\W*{word}$")).click()
 
 
+def test_a_release_that_is_trusted_no_longer_is_not_drawn_from(page, site):
+    path = site.folder / "site.yaml"
+    held = path.read_text()
+    path.write_text(
+        held.replace("policy: {}", f"policy: {{coordinators: [{'a' * 64}]}}")
+    )
+    assert path.read_text() != held
+    try:
+        page.click("#vg-generate")
+        page.wait_for_selector("#vg-told .vg-error", timeout=WAIT_MS)
+    finally:
+        path.write_text(held)
+    assert "is no longer trusted: nobody has signed it" in page.inner_text("#vg-told")
+    assert page.locator("button.vg-card").count() == 0
+    page.click("#vg-generate")
+    page.wait_for_selector("button[data-place='3']", timeout=WAIT_MS)
+
+
 def prompt(page):
     return page.input_value("#vg-prompt textarea")
 

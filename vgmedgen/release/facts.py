@@ -13,6 +13,12 @@ from typing import Any, TypeGuard
 from vgmedgen.errors import ReleaseError
 from vgmedgen.plan import Plan
 
+FORM = 1
+"""How this version words the card, names the facts and lays out the files of a release.
+
+Every site compares bytes, so whatever changes one of them for the same tensors and facts
+raises it: a site then says that the versions differ, and not that "files differ".
+"""
 STARTS = (1, 5, 10, 20, 50, 100, 200, 500, 1000)  # of the ranges of units
 RANGES = (
     *(f"{low}-{high - 1}" for low, high in pairwise(STARTS)),
@@ -21,6 +27,7 @@ RANGES = (
 METRICS = ("training_loss", "heldout_loss")
 GIVEN = ("run", "experiment", "config", "sites", "data", "metrics", "privacy")
 DERIVED = (
+    "form",
     "base",
     "base_licence",
     "base_source",
@@ -31,7 +38,7 @@ DERIVED = (
     "align_rounds",
     "generate_rounds",
 )
-"""What `write` adds of the base and the plan; given or not, it is theirs."""
+"""What `write` adds of itself, the base and the plan; given or not, it is theirs."""
 _ABSENT = ("data", "metrics", "privacy")  # may be missing
 _FIGURES = 4  # significant ones of a metric
 _DIGEST = "[0-9a-f]{64}"
@@ -48,6 +55,7 @@ _WORDS = {
 _SITE = "[a-z0-9-]{1,40}"
 _MOST_SITES = 1000
 _LARGEST = 1e9
+_MOST_FORM = 999  # that a message quotes
 
 
 def range_of(units: float) -> str:
@@ -81,6 +89,27 @@ def given(facts: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
+def check_form(told: Mapping[str, Any]) -> None:
+    """Accept only what is written as this version writes it, before a fact is judged.
+
+    Raises:
+        ReleaseError: saying which version is the older one.
+    """
+    form = told.get("form")
+    if type(form) is int and form == FORM:
+        return
+    it, newer = "does not tell the form it is written in", False
+    if type(form) is int and 0 <= form <= _MOST_FORM:
+        it, newer = f"is written in form {form}", form > FORM
+    older = "the one that made the release, and ask for it anew"
+    if newer:
+        older = "this one, then start again"
+    raise ReleaseError(
+        f"the release {it}, this software reads form {FORM}; update the older of the two, "
+        f"{older}"
+    )
+
+
 def check(told: Mapping[str, Any], plan: Plan) -> None:
     """Accept facts of the closed forms that agree with the plan.
 
@@ -89,8 +118,9 @@ def check(told: Mapping[str, Any], plan: Plan) -> None:
         plan: of the run.
 
     Raises:
-        ReleaseError: naming the fact.
+        ReleaseError: naming the fact; the form before any other.
     """
+    check_form(told)
     names = set(told) - {"files"}
     if unknown := sorted(names - set(GIVEN) - set(DERIVED)):
         raise _wrong(plain(unknown[0])[:40], "no release tells that")

@@ -1,5 +1,7 @@
 """What is done alike with the folders of releases, whatever somebody put into them."""
 
+import ctypes
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -7,6 +9,9 @@ from pathlib import Path
 from vgmedgen.files import sha256
 
 LINK = "link"  # in place of a digest: of a link, or what else is no plain file
+_HERE = -100  # AT_FDCWD: paths are as any other call takes them
+_EXCHANGE = 2  # RENAME_EXCHANGE
+_CANNOT = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
 
 
 def is_there(path: Path) -> bool:
@@ -23,6 +28,28 @@ def clear(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Give each of two paths what the other one names: in one step, or not at all.
+
+    Returns:
+        False, and nothing was done, where the system or the file system has no such step.
+
+    Raises:
+        OSError: if it has, and refuses.
+    """
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2  # Linux has it
+    except (OSError, TypeError, AttributeError):
+        return False
+    places = os.fsencode(one), os.fsencode(other)
+    if rename(_HERE, places[0], _HERE, places[1], _EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT:
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
 def files_of(folder: Path) -> dict[str, str]:

@@ -28,7 +28,14 @@ from vgmedgen.release.store import (
     current,
     unwritten,
 )
-from vgmedgen.release.verify import digest, manifest_of, plan_of, signature_of, verify
+from vgmedgen.release.verify import (
+    check_form,
+    digest,
+    manifest_of,
+    plan_of,
+    signature_of,
+    verify,
+)
 from vgmedgen.release.weights import Weights, weights_of
 from vgmedgen.release.write import write
 from vgmedgen.training.rounds import Workbench
@@ -166,8 +173,7 @@ def _build(
 ) -> None:
     """Rebuild, compare, merge with the base and put in place, all of it in a scratch."""
     name = digest(told)[:16]
-    target = store.releases / name
-    placed = False
+    new = placed = False
     with store.scratch() as work:
         try:
             rebuilt = write(work / RELEASE, bundle, plan, weights, _given(told), bench)
@@ -177,11 +183,11 @@ def _build(
             pipeline.merge(work / PIPELINE, bundle, work / RELEASE)
             describe(work, digest(told), _now(), store.earlier(name))
             settle(work)
-            if os.path.lexists(target):  # damaged, or it would have been taken as it is
-                store.discard(name)
+            # what is there already is damaged, or it would have been taken as it is
+            new = not os.path.lexists(store.releases / name)
             if use:
                 store.announce(name)
-            work.rename(target)
+            store.place(work, name)
             placed = True
             sync(store.releases)
             if use:
@@ -189,7 +195,7 @@ def _build(
         except BaseException as error:
             with suppress(OSError):
                 clear(store.releases / NEXT)
-                if placed and store.current_name() != name:
+                if new and placed and store.current_name() != name:
                     store.discard(name)
             if isinstance(error, SafetensorError):  # how it tells of a full disk
                 raise unwritten(store.releases, error) from None
@@ -223,6 +229,7 @@ def _is_whole(store: Store, name: str) -> bool:
 
 def _signed(folder: Path, trusted: Sequence[str]) -> tuple[dict[str, Any], Signature]:
     """Manifest and signature of a release that may be installed, if it is whole."""
+    check_form(folder)
     told, signed = manifest_of(folder), signature_of(folder)
     signing.check(signed, told, trusted)
     if signed is None:  # `check` has refused it

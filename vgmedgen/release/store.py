@@ -7,8 +7,9 @@ releases/
 └── <first 16 of digest>/  release/ as published, pipeline/ as used, installed.json
 ```
 
-The one in use changes by one rename of one file. Whatever is half done has a name that
-starts with a dot and is gone with the next installation.
+The one in use changes by one rename of one file, and a damaged one gives its name to a
+whole one by one exchange of the two. Whatever is half done has a name that starts with a
+dot and is gone with the next installation.
 """
 
 import os
@@ -16,14 +17,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from vgmedgen.errors import ReleaseError, StateError
+from vgmedgen.errors import ReleaseError, StateError, TrustError
 from vgmedgen.files import sha256, write_text
 from vgmedgen.process.lock import only_one
 from vgmedgen.release import installed
-from vgmedgen.release.folders import clear, reason, sync
+from vgmedgen.release.folders import clear, exchange, reason, sync
 from vgmedgen.release.installed import DAMAGED, NAME, RELEASE, Installed
 from vgmedgen.release.names import shown
 from vgmedgen.release.signature import FILE as SIGNATURE
@@ -34,6 +35,7 @@ __all__ = ["CURRENT", "DAMAGED", "Installed", "Store", "current"]
 CURRENT = "current"
 NEXT = "next"
 SCRATCH = ".new-"  # what a scratch folder's name starts with
+ASIDE = ".old-"  # before the name of one that makes room and may yet have to come back
 LOCK = ".lock"
 PATIENCE = 600.0  # seconds that an installation waits for another to end
 
@@ -153,6 +155,21 @@ class Store:
             self.point(chosen.name)
         return self._open(chosen.name)
 
+    def look(self, name: str) -> Installed:
+        """A release that is still here and by a key that is trusted now; not its bytes.
+
+        Args:
+            name: whole, as `Installed.name` tells it.
+
+        Raises:
+            PolicyError: if it is signed by nobody whom the site trusts.
+            ReleaseError: if it is not there, or does not say what its name says.
+        """
+        chosen = self._open(name)
+        if self.trusted is not None:
+            installed.check_trusted(chosen, self.trusted)
+        return chosen
+
     def verify(self, name: str) -> Installed:
         """Check every byte of an installed release, and that its key is trusted.
 
@@ -210,12 +227,14 @@ class Store:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder that is gone afterwards, or has another name by then."""
+        """A folder that has another name afterwards; what has its name by then is gone."""
         work = Path(tempfile.mkdtemp(dir=self.releases, prefix=SCRATCH))
         try:
             yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
+            with suppress(OSError):
+                work.unlink()  # what a damaged release was, if it was no folder
 
     def turn_to(self, name: str) -> None:
         """Put another installed release to use and note which one was; within `alone`."""
@@ -249,6 +268,23 @@ class Store:
         write_text(self.releases / NEXT, name)
         sync(self.releases)
 
+    def place(self, work: Path, name: str) -> None:
+        """Give a folder the name of a release; call it within `alone`.
+
+        Where something has that name already, `work` names it afterwards, or it is gone.
+        """
+        target = self.releases / name
+        if not os.path.lexists(target):
+            work.rename(target)
+        elif not exchange(work, target):
+            try:
+                target.rename(self.releases / f"{ASIDE}{name}")
+                sync(self.releases)
+                work.rename(target)
+                sync(self.releases)
+            finally:
+                self._settle_aside()
+
     def discard(self, name: str) -> None:
         """Delete a folder: gone at once under its name; call it within `alone`."""
         away = self.releases / f"{SCRATCH}away-{name}"
@@ -279,10 +315,30 @@ class Store:
         parts = [self.releases / f".{name}.part" for name in (CURRENT, NEXT)]
         for path in [*self.releases.glob(f"{SCRATCH}*"), *parts]:
             clear(path)
+        self._settle_aside()
         following = self._pointer(NEXT)
-        if following and (self.releases / following).is_dir():
+        # it may be the damaged one that was about to be replaced
+        if following and self._is_whole(following):
             self.point(following)
         clear(self.releases / NEXT)
+
+    def _settle_aside(self) -> None:
+        """Bring back what made room for a release that did not come; else clear it."""
+        for path in self.releases.glob(f"{ASIDE}*"):
+            name = path.name.removeprefix(ASIDE)
+            target = self.releases / name
+            if NAME.fullmatch(name) and not os.path.lexists(target):
+                path.rename(target)
+                sync(self.releases)
+            else:
+                clear(path)
+
+    def _is_whole(self, name: str) -> bool:
+        try:
+            installed.check(self._open(name))
+        except (ReleaseError, TrustError, OSError):
+            return False
+        return True
 
     def _pointer(self, name: str) -> str:
         path = self.releases / name
@@ -298,9 +354,8 @@ class Store:
     def _check(self, one: Installed) -> None:
         try:
             if self.trusted is not None:
-                # of a damaged one nobody's key is known: read tells what is damaged
-                whole = installed.read(one.folder, current=one.current)
-                installed.check_trusted(whole, self.trusted)
+                # of a damaged one nobody's key is known: `look` tells what is damaged
+                self.look(one.name)
             installed.check(one)
         except OSError as error:
             raise ReleaseError(

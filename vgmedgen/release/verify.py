@@ -79,9 +79,11 @@ def verify(folder: Path, bundle: Bundle | None = None) -> dict[str, Any]:
         bundle: the base it must have been made for; None leaves that open.
 
     Raises:
-        ReleaseError: if a file is missing, changed or unlisted, or the base is another.
+        ReleaseError: if it has another form, a file is missing, changed or unlisted, or
+            the base is another.
         TrustError: if the signature is wrong.
     """
+    check_form(folder)
     manifest = verify_bytes(folder)
     facts.check(manifest, plan_of(folder))
     if _text(folder / CARD) != card(manifest):
@@ -95,6 +97,19 @@ def verify(folder: Path, bundle: Bundle | None = None) -> dict[str, Any]:
             f"{bundle.digest[:12]}; install that base first"
         )
     return manifest
+
+
+def check_form(folder: Path) -> None:
+    """Refuse a release of another form; asked before anything else of it is read.
+
+    What has no manifest of any form is left to `manifest_of`.
+
+    Raises:
+        ReleaseError: saying which version is the older one.
+    """
+    told = _listing(_text(folder / MANIFEST))
+    if told is not None:
+        facts.check_form(told)
 
 
 def plan_of(folder: Path) -> Plan:
@@ -144,8 +159,11 @@ def manifest_from(text: str) -> dict[str, Any]:
     """A manifest that came in a message.
 
     Raises:
-        ReleaseError: if it is none.
+        ReleaseError: if it is none, or of another form.
     """
+    told = _listing(text)
+    if told is not None:
+        facts.check_form(told)
     manifest = _parsed(text)
     if manifest is None:
         raise ReleaseError("the manifest of the release is none; nothing was installed")
@@ -154,15 +172,19 @@ def manifest_from(text: str) -> dict[str, Any]:
 
 def _parsed(text: str) -> dict[str, Any] | None:
     """What is JSON with a list of files such as a release has; None for anything else."""
+    told = _listing(text)
+    named = told is not None and all(map(FILE_NAME.fullmatch, told["files"]))
+    return told if named else None
+
+
+def _listing(text: str) -> dict[str, Any] | None:
+    """What is JSON with a list of files, whatever their names; None for anything else."""
     try:
         told = json.loads(text)
     except (ValueError, RecursionError):
         return None
     listed = told.get("files") if isinstance(told, dict) else None
-    if not isinstance(listed, dict) or not all(map(FILE_NAME.fullmatch, listed)):
-        return None
-    found: dict[str, Any] = told
-    return found
+    return told if isinstance(listed, dict) else None
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -63,6 +63,7 @@ def write(
     schema = ExchangeSchema.of(bench.states())
     told = {
         **forms.given(facts),
+        "form": forms.FORM,
         "base": bundle.digest,
         "base_licence": forms.plain(bundle.manifest.get("licence", "")),
         "base_source": forms.plain(bundle.manifest.get("source", "")),

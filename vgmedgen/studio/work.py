@@ -112,6 +112,7 @@ class Studio:
 
     Raises:
         ConfigError: if there is no such device.
+        PolicyError: if the site does not trust the release.
         ReleaseError: if the installed release is damaged.
         DataError: if the site's images cannot be read.
     """
@@ -125,9 +126,8 @@ class Studio:
         progress: Callable[[int], None] = lambda _: None,
     ) -> None:
         Options(device=device)  # refuses one that is not there
-        trusted = site.policy.coordinators
-        model = Store(site.folder / "releases", trusted).verify(model.name)
-        self.site, self.model, self.device = site, model, device
+        self.site, self.device = site, device
+        self.model = model = self._store.verify(model.name)
         self.pipeline = VGMedGenPipeline.from_pretrained(pipeline_of(model)).to(device)
         self.datasets = site.datasets
         self.gate: ReleaseGate | None = None
@@ -198,8 +198,11 @@ class Studio:
 
         Raises:
             DataError: if a text is empty or longer than the model reads.
-            ConfigError: if a number is out of range.
+            ConfigError: if a number is out of range, or site.yaml is no valid one now.
+            PolicyError: if the site does not trust the release any more.
+            ReleaseError: if the release was removed.
         """
+        self._check_model()
         wish = self.check(wish)
         drawer = Drawer(self.pipeline, steps=wish.steps, guidance=wish.guidance)
         done: tuple[Picture, ...] = ()
@@ -227,10 +230,13 @@ class Studio:
         them are written, each marked as not cleared. A failed export leaves nothing.
 
         Raises:
-            ConfigError: if there is nothing to export.
-            PolicyError: if nothing compared the images and the policy wants that.
+            ConfigError: if there is nothing to export, or site.yaml is no valid one now.
+            PolicyError: if nothing compared the images and the policy wants that, or the
+                site does not trust the release any more.
+            ReleaseError: if the release was removed.
             StateError: if the disk is full.
         """
+        self._check_model()
         asks = self._exportable(series)
         wish = series.wish
         options = Options(
@@ -261,6 +267,18 @@ class Studio:
         """The folder of an earlier export; None where there is none of that name."""
         folder = self.site.folder / EXPORTS / name
         return folder if re.fullmatch(r"[\w-]+", name) and folder.is_dir() else None
+
+    @property
+    def _store(self) -> Store:
+        """The site's releases, by what its policy says at this moment."""
+        return Store(self.site.folder / "releases", self.site.policy.coordinators)
+
+    def _check_model(self) -> None:
+        """Refuse a release that somebody removed or stopped trusting meanwhile.
+
+        Every byte of it was checked when it was loaded, and none is read again here.
+        """
+        self._store.look(self.model.name)
 
     def _exportable(self, series: Series) -> list[Ask]:
         if not series.pictures:
