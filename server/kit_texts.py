@@ -39,6 +39,8 @@ base_digest: {base_digest}
 # `table` reads a csv with the columns image, mask (optional), caption (optional), unit;
 # ham10000, busi and kvasir-seg read folders in their published layout.
 # `unit` is what privacy protects: the patient, wherever the data knows patients.
+# grouping: units.csv beside root joins units: a csv (image, unit) of which images are one
+# patient's, or one picture's; `vgmedgen data twins` writes one.
 sources: []
 
 heldout: 0.2 # share of the units that never trains

@@ -44,7 +44,7 @@ def check_sources(config: RunConfig) -> None:
         )
     for source in config.data.sources:
         if source.dataset != "phantom":
-            adapters.read(source.dataset, _root(config, source))
+            _read(config, source.dataset, _root(config, source))
 
 
 def make_sites(config: RunConfig, bundle: Bundle, run: Path) -> list[Path]:
@@ -61,7 +61,7 @@ def make_sites(config: RunConfig, bundle: Bundle, run: Path) -> list[Path]:
     shutil.rmtree(folder, ignore_errors=True)
     shares = _shares(config, run)
     seen = {
-        share.name: adapters.read(share.dataset, share.root).only(share.units).records
+        share.name: _read(config, share.dataset, share.root).only(share.units).records
         for share in shares
     }
     split.check_disjoint(seen)
@@ -120,7 +120,13 @@ def _source(config: RunConfig, number: int, run: Path) -> tuple[str, Path, Datas
         kind = LAYOUTS[source.modality]
     else:
         root, kind = _root(config, source), source.dataset
-    return kind, root, adapters.read(kind, root)
+    return kind, root, _read(config, kind, root)
+
+
+def _read(config: RunConfig, kind: str, root: Path) -> Dataset:
+    """Records of one source in the units that its sites will have."""
+    grouping = config.data.grouping
+    return adapters.read(kind, root, grouping=Path(grouping) if grouping else None)
 
 
 def _root(config: RunConfig, source: Source) -> Path:
@@ -158,7 +164,6 @@ def _write(
     bundle: Bundle,
     heldout: list[str] | None = None,
 ) -> None:
-    captions = config.data.captions
     told = {
         "name": name,
         "base": str(bundle.folder.resolve()),
@@ -166,7 +171,8 @@ def _write(
             {
                 "dataset": share.dataset,
                 "root": str(share.root),
-                "captions": str(Path(captions).resolve()) if captions else "",
+                "captions": _resolved(config.data.captions),
+                "grouping": _resolved(config.data.grouping),
                 "units": list(share.units),
             }
             for share in shares
@@ -183,3 +189,7 @@ def _write(
         "device": config.run.device,
     }
     write_text(folder / "site.yaml", OmegaConf.to_yaml(OmegaConf.create(told)))
+
+
+def _resolved(path: str) -> str:
+    return str(Path(path).resolve()) if path else ""

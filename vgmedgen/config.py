@@ -29,6 +29,7 @@ class DataConfig:
     root: str = ""  # folder that holds the sources; empty for phantoms
     sources: list[Source] = field(default_factory=list)
     captions: str = ""  # csv (image, caption) that replaces the captions made here
+    grouping: str = ""  # csv (image, unit) that joins units of one patient or picture
     split: str = "source"  # source | column | dirichlet
     column: str = "dataset"  # fact to split by, where split is column
     sites: int = 3  # virtual sites, where split is dirichlet

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import torch
 
+from vgmedgen import sitedata
 from vgmedgen.base import Bundle, open_bundle
 from vgmedgen.configfile import plan_from_json
-from vgmedgen.data import adapters, images, split
+from vgmedgen.data import images, split
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import (
     BaseError,
     BudgetError,
     ConfigError,
-    DataError,
     PolicyError,
     StateError,
 )
@@ -40,7 +40,6 @@ from vgmedgen.siteconfig import (
     Policy,
     SiteConfig,
     SitePrivacy,
-    SiteSource,
     keys_of,
     load_config,
 )
@@ -89,7 +88,9 @@ class Site:
         told = path.stat()
         now = _config(path, (told.st_ino, told.st_mtime_ns, told.st_size), self._given)
         if self.config.policy.coordinators and not now.policy.coordinators:
-            raise ConfigError(f"{path} lists no coordinator any more; restart the node")
+            raise ConfigError(
+                f"{path} lists no coordinator any more; list one, or start again"
+            )
         return now
 
     @cached_property
@@ -113,7 +114,8 @@ class Site:
         """What the adapters read, cut to the site's units."""
         let = self.policy.identified_dicom
         return tuple(
-            _read(source, self.folder, identified=let) for source in self.config.sources
+            sitedata.read(source, self.folder, identified=let)
+            for source in self.config.sources
         )
 
     @cached_property
@@ -126,10 +128,7 @@ class Site:
     @cached_property
     def heldout_units(self) -> frozenset[str]:
         """Units that never train."""
-        if self.config.heldout_units is not None:
-            return frozenset(self.config.heldout_units)
-        units = sorted({unit for dataset in self.datasets for unit in dataset.units})
-        return split.heldout(units, self.config.heldout, self.config.heldout_seed)
+        return sitedata.heldout(self.config, self.datasets)
 
     @property
     def units(self) -> int:
@@ -378,17 +377,3 @@ def _bundle(folder: str, digest: str) -> Bundle:
 def _bench(folder: str, digest: str, plan: Plan, device: str) -> Workbench:
     bundle = open_bundle(Path(folder), expect=digest)
     return Workbench.open(bundle, plan, torch.device(device))
-
-
-def _read(source: SiteSource, folder: Path, *, identified: bool) -> Dataset:
-    root = (folder / source.root).resolve()
-    captions = (folder / source.captions).resolve() if source.captions else None
-    dataset = adapters.read(
-        source.dataset, root, captions=captions, identified=identified
-    )
-    if source.units is None:
-        return dataset
-    chosen = dataset.only(source.units)
-    if not chosen.records:
-        raise DataError(f"{root} holds none of the {len(source.units)} units listed")
-    return chosen

@@ -28,6 +28,7 @@ class SiteSource:
     dataset: str = "table"  # adapter: ham10000, busi, kvasir-seg, table
     root: str = ""  # folder of the dataset, or the csv of a table
     captions: str = ""  # csv that replaces captions
+    grouping: str = ""  # csv that joins units: which images are of one patient
     units: list[str] | None = None  # only these units; None takes all
 
 

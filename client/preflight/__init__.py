@@ -65,7 +65,7 @@ def _taken(step: _Step, place: Place, found: dict[str, list[Finding]]) -> list[F
     return several or [one]
 
 
-_SITE, _BASE, _DATA = "site.yaml", "base bundle", "data"
+_SITE, _BASE, _DATA, _GATE = "site.yaml", "base bundle", "data", "release gate"
 _STEPS = (
     _Step(_SITE, files.site_yaml, "compare it with the kit's", quick=True),
     _Step("policy", files.policy, "correct policy in site.yaml", quick=True),
@@ -92,6 +92,7 @@ _STEPS = (
     _Step("masks", data.masks, "vgmedgen data check", (_DATA,)),
     _Step("captions", data.captions, "vgmedgen data check", (_DATA,)),
     _Step("min_units", data.least_units, "add data", (_DATA, "policy")),
+    _Step(_GATE, data.release_gate, "vgmedgen gate", (_DATA,)),
     _Step("GPU", machine.gpu, "mend its driver", (_BASE,)),
     _Step("memory", machine.memory, "stop other programs", (_BASE,)),
     _Step("disk", machine.disk, "free some space", (_BASE, _DATA)),

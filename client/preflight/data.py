@@ -73,6 +73,36 @@ def least_units(place: Place) -> str:
     return f"no fewer than {least} units train, as policy.min_units asks"
 
 
+def release_gate(place: Place) -> str | Caution:
+    """Whether the release gate can open with the units as they are."""
+    from vgmedgen.gate.calibration import (  # noqa: PLC0415 - brings numpy
+        FEWEST,
+        FIRM,
+        rank_of,
+    )
+
+    site, units = place.site, {record.unit for record in _records(place)}
+    training = len(units - site.heldout_units)
+    heldout = sum(record.unit in site.heldout_units for record in _records(place))
+    if heldout < FEWEST or training < FEWEST:
+        few, what = (
+            (heldout, "images are held out")
+            if heldout < FEWEST
+            else (training, "units train")
+        )
+        return Caution(
+            f"cannot open: {in_range(few)} {what}, it needs {FEWEST}",
+            "no synthetic image can be cleared here: add data"
+            + (", or raise heldout in site.yaml" if heldout < FEWEST else ""),
+        )
+    rate = site.config.gate.false_alarms
+    firm = rank_of(heldout, rate) >= FIRM
+    return (
+        f"can open: its threshold is {'a rank among' if firm else 'read off the tail of'} "
+        f"{in_range(heldout)} held-out images, for false alarms of {100 * rate:g} %"
+    )
+
+
 def _alone(place: Place, source: SiteSource) -> Dataset:
     """What one source of the site holds."""
     from vgmedgen.site import Site  # noqa: PLC0415 - brings torch

@@ -29,6 +29,7 @@ def ask(*words: str) -> str:
         ["data", "check"],
         ["data", "caption"],
         ["data", "phantom"],
+        ["data", "twins"],
         ["data", "prompts"],
         ["synthesize"],
         ["release", "show"],

@@ -122,6 +122,7 @@ def test_the_page_says_what_the_counts_are():
         "is smaller than 0.01 % (one-sided exact binomial test)",
         "That is more than chance",
         "3 held-out images show the same picture",
+        "vgmedgen data twins finds such images",
         "More were held back than that explains",
         "a rank among their scores",
         found.gate,

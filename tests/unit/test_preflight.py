@@ -33,7 +33,7 @@ def test_a_site_that_can_serve_has_nothing_to_do(site, kit, bundle):
         found = of(examine(site))
         assert of(examine(site / "site.yaml")).keys() == found.keys()
     assert wrong(found) == set()
-    assert warned(found) <= {"masks"}
+    assert warned(found) <= {"masks", "release gate"}  # twelve images open none
     assert set(found) > QUICK | {"ledger", "audit log", "data", "disk", "GPU", "memory"}
     assert bundle.digest[:16] in found["base bundle"].told
     assert f"the server is {HOST}" in found["TLS"].told

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from client.preflight import examine, machine
 from tests.loopback import HOST, closed_port
@@ -77,7 +78,7 @@ def test_data_are_told_in_ranges_and_never_exactly(based, images):
     assert "busi: 10-19 images, 10-19 units (image)" in told
     assert "benign fewer than 10" in told or "malignant fewer than 10" in told
     assert "12" not in told
-    for name in ("data", "masks", "captions", "min_units", "disk"):
+    for name in ("data", "masks", "captions", "min_units", "release gate", "disk"):
         free, comma, rest = found[name].told.partition(" GiB free,")
         assert "12 " not in (rest if comma else free)
         assert str(images) not in found[name].told
@@ -88,7 +89,7 @@ def test_data_that_are_not_there_are_told(based):
     (based / "images").unlink()
     found = of(examine(based))
     assert wrong(found) - NETWORK == {
-        *("data", "masks", "captions", "min_units", "disk"),
+        *("data", "masks", "captions", "min_units", "release gate", "disk"),
     }
     assert "does not exist" in found["data"].told
     assert found["masks"].told == "not examined: it needs 'data'"
@@ -144,6 +145,58 @@ def test_fewer_units_than_the_policy_asks_for_are_a_fault(based, images):
         found = of(examine(based))["min_units"]
         assert found.ok == enough, found  # a fifth of them is held out
         assert "policy.min_units asks for 5" in found.told or enough
+
+
+def pictures(site, count):
+    """Rows of a table of so many images, no two alike, each of its own patient."""
+    (site / "drawn").mkdir(exist_ok=True)
+    for number in range(count):
+        shade = (number % 256, number // 256, 7)
+        Image.new("RGB", (4, 4), shade).save(site / "drawn" / f"{number:04}.png")
+    return [f"drawn/{n:04}.png,,a lesion,p{n}" for n in range(count)]
+
+
+def heldout(site, share):
+    text = (site / "site.yaml").read_text()
+    (site / "site.yaml").write_text(f"{text}\nheldout: {share}\n")
+
+
+def test_a_site_with_too_few_held_out_images_is_told_that_the_gate_cannot_open(based):
+    table(based, pictures(based, 90))
+    found = of(examine(based))["release gate"]
+    assert found.warning
+    assert found.told == "cannot open: 10-19 images are held out, it needs 20"
+    assert "add data, or raise heldout" in found.todo
+    heldout(based, 0.25)
+    assert not of(examine(based))["release gate"].warning
+
+
+def test_a_site_that_trains_on_too_few_units_is_told_so(based):
+    rows = pictures(based, 60)
+    patients = [row.rpartition(",p")[0] + f",p{n // 2}" for n, row in enumerate(rows)]
+    table(based, patients)
+    heldout(based, 0.45)  # 14 of 30 patients, of two images each
+    found = of(examine(based))["release gate"]
+    assert found.warning
+    assert found.told == "cannot open: 10-19 units train, it needs 20"
+    assert "raise heldout" not in found.todo
+
+
+def test_whether_the_threshold_is_a_rank_is_told_with_the_rate_and_no_count(based):
+    table(based, pictures(based, 620))
+    heldout(based, 0.5)
+    found = of(examine(based))["release gate"]
+    assert found.ok
+    assert not found.warning
+    assert found.told == (
+        "can open: its threshold is a rank among 200-499 held-out images, for false "
+        "alarms of 1 %"
+    )
+    text = (based / "site.yaml").read_text()
+    (based / "site.yaml").write_text(f"{text}gate: {{false_alarms: 0.005}}\n")
+    told = of(examine(based))["release gate"].told
+    assert "read off the tail of 200-499 held-out images" in told
+    assert "0.5 %" in told
 
 
 def test_a_full_disk_is_told(based, monkeypatch):

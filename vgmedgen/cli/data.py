@@ -6,23 +6,36 @@ from typing import Annotated
 import typer
 
 from vgmedgen.cli.shared import progress_of
+from vgmedgen.cli.twins import twins
 
 app = typer.Typer(no_args_is_help=True, help="Look at a dataset before it trains.")
+app.command(
+    "twins",
+    epilog="example: vgmedgen data twins busi /data/busi --out units.csv --page twins.html",
+)(twins)
 
 Identified = Annotated[
     bool,
     typer.Option("--identified", help="let in DICOM files that still name somebody"),
 ]
+Grouping = Annotated[
+    Path | None, typer.Option(help="csv (image, unit) of the images of one patient")
+]
 
 
 @app.command("check", epilog="example: vgmedgen data check busi /data/busi")
-def data_check(dataset: str, root: Path, identified: Identified = False) -> None:
+def data_check(
+    dataset: str,
+    root: Path,
+    grouping: Grouping = None,
+    identified: Identified = False,
+) -> None:
     """Read a dataset whole: every image, mask and caption."""
     from collections import Counter
 
     from vgmedgen.data import adapters, images
 
-    found = adapters.read(dataset, root, identified=identified)
+    found = adapters.read(dataset, root, grouping=grouping, identified=identified)
     with progress_of("reading", len(found.records)) as advance:
         for record in found.records:
             images.load(record, 64)
@@ -36,7 +49,11 @@ def data_check(dataset: str, root: Path, identified: Identified = False) -> None
 
 @app.command("caption", epilog="example: vgmedgen data caption busi /data/busi c.csv")
 def data_caption(
-    dataset: str, root: Path, out: Path, identified: Identified = False
+    dataset: str,
+    root: Path,
+    out: Path,
+    grouping: Grouping = None,
+    identified: Identified = False,
 ) -> None:
     """Write the captions that training would use, as csv."""
     import csv
@@ -47,7 +64,7 @@ def data_caption(
     from vgmedgen.data.captions import caption
     from vgmedgen.files import write_text
 
-    found = adapters.read(dataset, root, identified=identified)
+    found = adapters.read(dataset, root, grouping=grouping, identified=identified)
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["image", "caption"])

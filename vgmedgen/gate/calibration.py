@@ -66,7 +66,7 @@ class Calibration:
         scale = np.maximum((tail - body) / REACH, LEAST)
         found = cls(body, scale, math.inf, RANK, count)
         scores = np.sort(found.scores(values))[::-1]
-        rank = math.floor((count + 1) * rate)
+        rank = rank_of(count, rate)
         method = RANK if rank else FIT
         threshold = float(scores[max(rank, 1) - 1])
         if rank < FIRM:
@@ -82,6 +82,14 @@ class Calibration:
         """Scores (n,) of values (n, D)."""
         found: Values = self.parts(values).max(axis=1)
         return found
+
+
+def rank_of(count: int, rate: float) -> int:
+    """Which of so many held-out images, the most unusual first, is the threshold.
+
+    Below `FIRM` it is read off their tail instead, if that lies higher.
+    """
+    return math.floor((count + 1) * rate)
 
 
 def _beyond(scores: Values, rate: float) -> float:

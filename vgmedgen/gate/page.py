@@ -298,8 +298,10 @@ def _copies(report: Report) -> Html:
             f"{_count(report.copies)} held-out {'image shows' if one else 'images show'} "
             "the same picture as a training image of another unit. ",
         ),
-        f"{'It was' if one else 'They were'} left out of the calibration. The site may "
-        "want to see whether its data hold one picture under two names.",
+        f"{'It was' if one else 'They were'} left out of the calibration. Its data hold "
+        "one picture under two names: ",
+        tag("code", "vgmedgen data twins"),
+        " finds such images and keeps them together.",
         class_="warning",
     )
 

@@ -5,6 +5,7 @@ Verdicts are a function of the image and of the site's data alone: not of a batc
 what was judged before.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -31,6 +32,8 @@ from vgmedgen.site import Site
 from vgmedgen.training.samples import Samples
 
 __all__ = ["Neighbour", "ReleaseGate", "Report", "Verdict"]
+
+log = logging.getLogger(__name__)
 
 VERSION = 2  # of what the gate computes; another one calibrates anew
 FOLDER = "gate"  # below the site's private cache
@@ -109,6 +112,13 @@ class ReleaseGate:
         compare = Comparer(training, seen, *known, site.device)
         digest = digest_of({"data": data, "false_alarms": asked.false_alarms})
         held = _held(kept, asked.false_alarms)
+        if held.copies:
+            log.warning(
+                "%s: %d held-out images show the picture of a training image of another "
+                "unit and calibrate nothing; vgmedgen data twins finds them",
+                site.name,
+                held.copies,
+            )
         return cls(digest, (training, heldout), compare, held)
 
     def judge(self, pixels: NDArray[np.uint8]) -> list[Verdict]:

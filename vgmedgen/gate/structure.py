@@ -16,7 +16,7 @@ out from the other units, in their own spread.
 N training images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,14 +76,19 @@ class Structures:
         )
         sketches = torch.cat([self.half(part) for part in torch.split(half, PART)])
         self.sketches = _unit(sketches.flatten(1))
-        place = {unit: number for number, unit in enumerate(sorted(set(units)))}
-        self.unit = torch.tensor([place[unit] for unit in units])
+        self.place = {unit: number for number, unit in enumerate(sorted(set(units)))}
+        self.unit = torch.tensor([self.place[unit] for unit in units])
 
-    def search(self, picture: Tensor) -> Match:
-        """The training image most like one picture (H, W), grey."""
+    def search(self, picture: Tensor, without: Collection[str] = ()) -> Match:
+        """The training image most like one picture (H, W), grey.
+
+        Args:
+            picture: (H, W).
+            without: units that are not looked at, such as the picture's own.
+        """
         small = [resized(picture[None], round(SIDE // 2 * scale)) for scale in SCALES]
         sketched = torch.cat([self._sketched(self.half(one)[0]) for one in small])
-        best, rows = self._of_units(sketched.amax(0))
+        best, rows = self._of_units(sketched.amax(0), without)
         rows = rows[:CANDIDATES]
         poses = sketched[:, rows].topk(POSES, dim=0).indices  # (POSES, candidates)
         known = self.known[rows].float()
@@ -114,9 +119,15 @@ class Structures:
             standing = max(standing, SAME)
         return Match(float(most), standing, int(rows[first]))
 
-    def _of_units(self, alike: Tensor) -> tuple[Tensor, Tensor]:
+    def _of_units(
+        self, alike: Tensor, without: Collection[str]
+    ) -> tuple[Tensor, Tensor]:
         """Each unit's best of (N,), best unit first, and the rows of these images."""
         values, rows = alike.sort(descending=True, stable=True)
+        if without:
+            left_out = torch.tensor([self.place[unit] for unit in without])
+            kept = ~torch.isin(self.unit[rows], left_out)
+            values, rows = values[kept], rows[kept]
         seen = self.unit[rows].numpy()
         first = torch.from_numpy(np.sort(np.unique(seen, return_index=True)[1]))
         return values[first], rows[first]

@@ -6,17 +6,18 @@ Each adapter lists files and reads tables; none of them decodes an image.
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 from vgmedgen.data import dicom, synthetic
-from vgmedgen.data.adapters import busi, ham10000, kvasir_seg, table
-from vgmedgen.data.records import Dataset, Record
-from vgmedgen.data.tables import read_rows
+from vgmedgen.data.adapters import busi, given, ham10000, kvasir_seg, table
+from vgmedgen.data.joining import joined, renamed
+from vgmedgen.data.records import Dataset
 from vgmedgen.errors import DataError
 from vgmedgen.files import sha256
 
 log = logging.getLogger(__name__)
+
+_NAMED = 6  # attributes of a header that a refusal names
 
 ADAPTERS: Mapping[str, Callable[[Path], Dataset]] = {
     "ham10000": ham10000.read,
@@ -27,7 +28,12 @@ ADAPTERS: Mapping[str, Callable[[Path], Dataset]] = {
 
 
 def read(
-    dataset: str, root: Path, *, captions: Path | None = None, identified: bool = False
+    dataset: str,
+    root: Path,
+    *,
+    captions: Path | None = None,
+    grouping: Path | None = None,
+    identified: bool = False,
 ) -> Dataset:
     """List the records of one dataset.
 
@@ -43,6 +49,8 @@ def read(
             or a folder that holds manifest.csv.
         captions: A csv with columns image, caption that replaces all captions; an
             image is named by file name, stem or record id.
+        grouping: A csv with columns image, unit, all images in it, that joins units:
+            those of one patient, or of one picture under several names.
         identified: whether DICOM files that still name somebody are let in.
 
     Raises:
@@ -61,8 +69,10 @@ def read(
         raise DataError(f"{dataset}: {root} holds no image; check the path")
     _check_dicom(found, identified=identified)
     _check_cleared(found)
+    if grouping is not None:
+        found = given.grouped(found, grouping)
     found = _twins_together(found)
-    return found if captions is None else _with_captions(found, captions)
+    return found if captions is None else given.with_captions(found, captions)
 
 
 def _check_dicom(dataset: Dataset, *, identified: bool) -> None:
@@ -80,11 +90,14 @@ def _check_dicom(dataset: Dataset, *, identified: bool) -> None:
                     "train a site: remove its row"
                 )
             if told.identity and not identified:
+                first, more = told.identity[:_NAMED], len(told.identity[_NAMED:])
+                rest = f" and {more} more" if more else ""
                 raise DataError(
-                    f"{path} still identifies somebody, by {', '.join(told.identity)}; "
-                    "de-identify it (and set Patient Identity Removed to YES for a "
-                    "pseudonym), or let it in by policy.identified_dicom: true in "
-                    "site.yaml (--identified of vgmedgen data)"
+                    f"{path} still identifies somebody, by {', '.join(first)}{rest}; "
+                    "de-identify it (and set Patient Identity Removed to YES where "
+                    "pseudonyms or descriptions stay), or let it in by "
+                    "policy.identified_dicom: true in site.yaml (--identified of "
+                    "vgmedgen data)"
                 )
 
 
@@ -111,58 +124,19 @@ def _twins_together(dataset: Dataset) -> Dataset:
     """
     sizes = Counter(record.image.stat().st_size for record in dataset.records)
     first: dict[str, str] = {}  # digest -> unit of the first image that has it
-    joined: dict[str, str] = {}  # unit -> unit that it goes with
+    ties: list[tuple[str, str]] = []
     for record in dataset.records:
         # equal bytes need equal sizes, which spares reading most files
         if sizes[record.image.stat().st_size] > 1:
             unit = first.setdefault(sha256(record.image), record.unit)
-            unit = joined.get(unit, unit)
-            if unit != record.unit:
-                joined[record.unit] = unit
-    if not joined:
-        return dataset
-    log.info(
-        "%s: %d units hold a copy of another's image and count as one with it, the "
-        "first is '%s'",
-        dataset.name,
-        len(joined),
-        min(joined),
-    )
-    records = tuple(
-        replace(record, unit=joined.get(record.unit, record.unit))
-        for record in dataset.records
-    )
-    return replace(dataset, records=records)
-
-
-def _with_captions(dataset: Dataset, path: Path) -> Dataset:
-    said: dict[str, str] = {}
-    for line, row in read_rows(path, ("image", "caption")):
-        if not row["caption"]:
-            raise DataError(
-                f"{path} line {line}: the caption of '{row['image']}' is empty; write "
-                "one or remove the row together with its image"
-            )
-        if row["image"] in said:
-            raise DataError(
-                f"{path} line {line}: a second caption for '{row['image']}'; an image "
-                "may stand once: remove one of the rows"
-            )
-        said[row["image"]] = row["caption"]
-    records = tuple(
-        replace(record, caption=_caption_of(record, said)) for record in dataset.records
-    )
-    silent = [record.image.name for record in records if record.caption is None]
-    if silent:
-        raise DataError(
-            f"{path} has no caption for {len(silent)} of {len(records)} images, the "
-            f"first is '{silent[0]}'; name images by file name, stem or record id"
+            ties.append((unit, record.unit))
+    names = joined(ties)
+    if names:
+        log.info(
+            "%s: %d units hold a copy of another's image and count as one with it, the "
+            "first is '%s'",
+            dataset.name,
+            len(names),
+            min(names),
         )
-    return replace(dataset, records=records)
-
-
-def _caption_of(record: Record, said: Mapping[str, str]) -> str | None:
-    for name in (record.image.name, record.image.stem, record.id):
-        if name in said:
-            return said[name]
-    return None
+    return renamed(dataset, names)
