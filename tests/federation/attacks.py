@@ -1,7 +1,9 @@
 """A hospital under attack, and what a hostile server may send it."""
 
 import json
+import zipfile
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, MetricRecord
@@ -220,3 +222,18 @@ ON_SIGNATURES = {
     "another run's signature",
     "a changed plan, signed before",
 }
+
+
+def malicious_bundle(marker):
+    """A bundle whose client app leaves a mark when anybody imports it."""
+    from server.flower import bundle
+
+    content = BytesIO()
+    with (
+        zipfile.ZipFile(BytesIO(bundle())) as clean,
+        zipfile.ZipFile(content, "w") as out,
+    ):
+        out.writestr("pyproject.toml", clean.read("pyproject.toml"))
+        for path in ("client/__init__.py", "client/app.py", "vgmedgen/__init__.py"):
+            out.writestr(path, f"open({str(marker)!r}, 'a').write(__name__)\n")
+    return content.getvalue()

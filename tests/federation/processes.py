@@ -67,6 +67,17 @@ def wait(until, seconds=UP_S, *, what="it"):
         time.sleep(0.2)
 
 
+def ask(port, request, *, secure=True, ca=None):
+    """Raw HTTP: status line of the answer."""
+    plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+    if secure:
+        context = ssl.create_default_context(cafile=ca)
+        plain = context.wrap_socket(plain, server_hostname="localhost")
+    with plain as stream:
+        stream.sendall(request.encode())
+        return stream.recv(4096).decode().split("\r\n")[0]
+
+
 class Process:
     """One long-running command, its log in a file."""
 

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import socket
-import ssl
 import subprocess
 import sys
 import time
@@ -13,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.federation.processes import BIN, Deployment, Recorder, command, wait
+from tests.federation.attacks import malicious_bundle
+from tests.federation.processes import BIN, Deployment, Recorder, ask, command, wait
 from vgmedgen.files import tree_digests
 
 SHORT = ("federation.align_rounds=1", "federation.evaluate=false")
@@ -65,17 +64,6 @@ def everybody(place, first):
     """The place, where hospital-c takes part in every run without being asked."""
     place.edit("hospital-c", policy={"approval": "none"})
     return place
-
-
-def ask(port, request, *, secure=True, ca=None):
-    """Raw HTTP: status line of the answer."""
-    plain = socket.create_connection(("127.0.0.1", port), timeout=10)
-    if secure:
-        context = ssl.create_default_context(cafile=ca)
-        plain = context.wrap_socket(plain, server_hostname="localhost")
-    with plain as stream:
-        stream.sendall(request.encode())
-        return stream.recv(4096).decode().split("\r\n")[0]
 
 
 def test_a_site_that_waits_for_approval_is_left_out_and_joins_when_it_is_given(
@@ -244,21 +232,6 @@ def test_both_audit_logs_are_whole_and_name_nothing_but_words_of_the_protocol(
     waiting = [e for e in told if e.get("code") == "VG42"]
     assert waiting
     assert all(e["site"] == "hospital-c" for e in waiting)
-
-
-def malicious_bundle(marker):
-    """A bundle whose client app leaves a mark when anybody imports it."""
-    from server.flower import bundle
-
-    content = BytesIO()
-    with (
-        zipfile.ZipFile(BytesIO(bundle())) as clean,
-        zipfile.ZipFile(content, "w") as out,
-    ):
-        out.writestr("pyproject.toml", clean.read("pyproject.toml"))
-        for path in ("client/__init__.py", "client/app.py", "vgmedgen/__init__.py"):
-            out.writestr(path, f"open({str(marker)!r}, 'a').write(__name__)\n")
-    return content.getvalue()
 
 
 def test_code_in_a_bundle_is_neither_unpacked_nor_imported(
