@@ -85,7 +85,7 @@ def generator_loss(generator: Generator, rows: int = 8) -> Loss:
     style = torch.randn(rows, MICRO.style, generator=draw)
 
     def loss(chosen: Tensor) -> Tensor:
-        said = generator.noise_prediction(
+        said = generator.predict(
             latents[chosen], timesteps[chosen], anatomy[chosen], style[chosen]
         )
         return (said - noise[chosen]).square().flatten(1).mean(1)

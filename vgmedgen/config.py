@@ -10,6 +10,9 @@ from vgmedgen.plan import MERGES, AlignConfig, GenerateConfig, Plan, PrivacyConf
 from vgmedgen.ranges import digest_of, one_of, positive, within
 
 SMALLEST_PX = 32
+DRAWING_STEPS = 25  # of the solver, by default
+GUIDANCE = 1.5  # by default: what a prompt says is exaggerated a little
+PREDICTS = ("epsilon", "v_prediction")  # as diffusers names them: noise, or velocity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +112,7 @@ class BaseConfig:
     prior_steps: int = 200
     mapper_steps: int = 500
     dit_steps: int = 1100
+    predicts: str = "v_prediction"  # or epsilon; a pretrained DiT keeps its own
     min_snr: float = (
         5.0  # gamma: holds back the steps with little noise, where texture is
     )
@@ -122,6 +126,7 @@ class BaseConfig:
             batch=self.batch,
             learning_rate=self.learning_rate,
         )
+        one_of("base", PREDICTS, predicts=self.predicts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,8 +180,8 @@ class SynthesisConfig:
     """How images are drawn."""
 
     images: int = 12  # per site, one per caption
-    steps: int = 25  # denoising steps
-    guidance: float = 2.0
+    steps: int = DRAWING_STEPS
+    guidance: float = GUIDANCE
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -83,7 +83,7 @@ def build(case: Case) -> tuple[Generator, Callable[..., Tensor]]:
     anatomy, style = torch.randn(2, case.batch, 64, generator=draw)
 
     def loss(_: int, rows: Tensor, __: torch.Generator) -> Tensor:
-        said = generator.noise_prediction(
+        said = generator.predict(
             latents[rows], timesteps[rows], anatomy[rows], style[rows]
         )
         return (said - latents[rows]).square().flatten(1).mean(1)

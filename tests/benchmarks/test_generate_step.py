@@ -48,7 +48,7 @@ def test_caching_latents_saves_the_encoder_in_every_step(generator: Generator):
     vectors = torch.randn(2, BATCH, 64, generator=draw)
 
     def step(latents: torch.Tensor) -> None:
-        predicted = generator.noise_prediction(latents, timesteps, *vectors)
+        predicted = generator.predict(latents, timesteps, *vectors)
         predicted.square().mean().backward()
 
     ratio = compare(lambda: step(codec.encode(pixels)), lambda: step(cached))
@@ -69,7 +69,7 @@ def test_nearly_all_of_a_step_is_spent_inside_the_transformer(generator: Generat
         generator.denoise(latents, timesteps, tokens).square().mean().backward()
 
     def whole() -> None:
-        predicted = generator.noise_prediction(latents, timesteps, *vectors)
+        predicted = generator.predict(latents, timesteps, *vectors)
         optimizer.zero_grad()
         predicted.square().mean().backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)

@@ -70,7 +70,7 @@ def test_the_gap_is_positive_where_the_condition_tells_the_image():
             super().__init__()
             self.idle = torch.nn.Parameter(torch.zeros(1))
 
-        def noise_prediction(self, noisy, timesteps, anatomy, style):
+        def predict(self, noisy, timesteps, anatomy, style):
             signal, spread = SCHEDULE.shares(timesteps, noisy)
             image = anatomy[:, :1, None, None].expand_as(noisy)
             return (noisy - signal * image) / spread

@@ -30,7 +30,7 @@ def inputs(count=3, side=4):
 
 def test_the_prediction_has_the_shape_of_the_latents(generator):
     assert generator.latent_shape == (4, 4, 4)
-    assert generator.noise_prediction(*inputs()).shape == (3, 4, 4, 4)
+    assert generator.predict(*inputs()).shape == (3, 4, 4, 4)
 
 
 def test_the_same_seed_builds_the_same_weights():
@@ -45,7 +45,7 @@ def test_a_fresh_generator_says_nothing_until_it_is_trained():
     latents = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     vectors = torch.ones(2, MICRO.anatomy), torch.ones(2, MICRO.style)
     fresh = Generator.build(MICRO, seed=1)
-    predicted = fresh.noise_prediction(latents, torch.tensor([3, 900]), *vectors)
+    predicted = fresh.predict(latents, torch.tensor([3, 900]), *vectors)
     assert not predicted.any()
 
 
@@ -57,18 +57,16 @@ def test_building_leaves_the_global_random_state_alone():
 
 def test_two_passes_agree_even_in_training_mode(generator):
     generator.train()
-    first = generator.noise_prediction(*inputs())
-    torch.testing.assert_close(
-        generator.noise_prediction(*inputs()), first, rtol=0, atol=0
-    )
+    first = generator.predict(*inputs())
+    torch.testing.assert_close(generator.predict(*inputs()), first, rtol=0, atol=0)
 
 
 def test_each_input_changes_the_prediction(generator):
-    right = generator.noise_prediction(*inputs())
+    right = generator.predict(*inputs())
     for place in range(4):
         changed = list(inputs())
         changed[place] = changed[place].roll(1, 0)
-        assert not torch.allclose(generator.noise_prediction(*changed), right)
+        assert not torch.allclose(generator.predict(*changed), right)
 
 
 def test_a_learned_sigma_is_dropped():
@@ -78,7 +76,7 @@ def test_a_learned_sigma_is_dropped():
         latents, wide.tokens(anatomy, style), timesteps, return_dict=False
     )[0]
     assert whole.shape[1] == 8
-    torch.testing.assert_close(wide.noise_prediction(*inputs()), whole[:, :4])
+    torch.testing.assert_close(wide.predict(*inputs()), whole[:, :4])
 
 
 def test_the_1024_px_model_is_told_the_size_of_the_image():
@@ -97,12 +95,12 @@ def test_the_1024_px_model_is_told_the_size_of_the_image():
     assert transformer.use_additional_conditions
     assert told["resolution"].tolist() == [[1024, 512]] * 2
     assert told["aspect_ratio"].tolist() == [[2.0]] * 2
-    assert generator.noise_prediction(*inputs(side=8)).shape == (3, 4, 8, 8)
+    assert generator.predict(*inputs(side=8)).shape == (3, 4, 8, 8)
 
 
 def test_half_precision_weights_take_and_give_full_precision(generator):
-    full = generator.noise_prediction(*inputs())
-    half = generator.to(torch.bfloat16).noise_prediction(*inputs())
+    full = generator.predict(*inputs())
+    half = generator.to(torch.bfloat16).predict(*inputs())
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, full, rtol=0.1, atol=0.1)
 
@@ -114,7 +112,7 @@ def test_gradients_are_the_same_with_and_without_checkpointing(generator):
         generator.checkpoint_gradients(on=on)
         generator.train()
         generator.zero_grad(set_to_none=True)
-        generator.noise_prediction(*inputs()).square().mean().backward()
+        generator.predict(*inputs()).square().mean().backward()
         found.append([w.grad.clone() for w in lora.parameters(generator).values()])
     assert any(grad.any() for grad in found[0])
     torch.testing.assert_close(found[0], found[1])
@@ -124,8 +122,8 @@ def test_saving_and_loading_changes_nothing(generator, tmp_path):
     generator.save(tmp_path / "first")
     again = Generator.load(tmp_path / "first")
     torch.testing.assert_close(
-        again.noise_prediction(*inputs()),
-        generator.noise_prediction(*inputs()),
+        again.predict(*inputs()),
+        generator.predict(*inputs()),
         rtol=0,
         atol=0,
     )

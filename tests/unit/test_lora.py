@@ -41,7 +41,7 @@ def disturb(generator, seed=0):
 def predict(generator, count=3):
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        return generator.noise_prediction(
+        return generator.predict(
             torch.randn(count, 4, 4, 4, generator=draw),
             torch.randint(1000, (count,), generator=draw),
             torch.randn(count, 6, generator=draw),
@@ -95,9 +95,7 @@ def test_gradients_reach_every_factor_and_nothing_else(generator):
     trained = lora.parameters(generator)
     latents = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     vectors = torch.ones(3, 6).cumsum(1), torch.ones(3, 5).cumsum(1)
-    predicted = generator.noise_prediction(
-        latents, torch.tensor([1, 500, 900]), *vectors
-    )
+    predicted = generator.predict(latents, torch.tensor([1, 500, 900]), *vectors)
     predicted.square().mean().backward()
     assert all(weight.grad.any() for weight in trained.values())
     with_grad = {id(p) for p in generator.parameters() if p.grad is not None}

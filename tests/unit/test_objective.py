@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler
 
 from tests.builders import MICRO, awake
+from vgmedgen.config import PREDICTS
 from vgmedgen.dit import lora
 from vgmedgen.dit.codec import Codec
 from vgmedgen.dit.hffm import null_condition
@@ -14,12 +17,17 @@ from vgmedgen.dit.objective import (
     denoising_loss,
     drop_condition,
     min_snr_weights,
+    noise_estimate,
+    prediction_loss,
+    wanted,
     x0_estimate,
 )
 from vgmedgen.errors import BaseError
 
 SCHEDULER = DDPMScheduler(beta_schedule="linear")
 SCHEDULE = Schedule.of(SCHEDULER)
+VELOCITY = replace(SCHEDULE, predicts="v_prediction")
+SCHEDULES = (SCHEDULE, VELOCITY)
 
 
 @pytest.fixture
@@ -53,26 +61,52 @@ def test_noising_is_the_scheduler_s_own(draw):
     assert len(SCHEDULE) == 1000
 
 
-def test_the_x0_estimate_undoes_noising(draw):
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=PREDICTS)
+def test_the_estimates_undo_noising(schedule, draw):
     latents, _, noise, *_ = (part.double() for part in batch(draw))
     for step in (0, 250, 999):
         timesteps = torch.full((4,), step)
-        noisy = add_noise(SCHEDULE, latents, noise, timesteps)
-        torch.testing.assert_close(
-            x0_estimate(SCHEDULE, noisy, noise, timesteps), latents, rtol=0, atol=1e-12
-        )
+        noisy = add_noise(schedule, latents, noise, timesteps)
+        right = wanted(schedule, latents, noise, timesteps)
+        found = x0_estimate(schedule, noisy, right, timesteps)
+        torch.testing.assert_close(found, latents, rtol=0, atol=1e-12)
+        found = noise_estimate(schedule, noisy, right, timesteps)
+        torch.testing.assert_close(found, noise, rtol=0, atol=1e-12)
 
 
-def test_the_schedule_loads_from_any_scheduler_that_predicts_noise(tmp_path):
+def test_the_velocity_is_the_scheduler_s_own(draw):
+    latents, timesteps, noise, *_ = batch(draw)
+    torch.testing.assert_close(
+        wanted(VELOCITY, latents, noise, timesteps),
+        SCHEDULER.get_velocity(latents, noise, timesteps),
+    )
+
+
+def test_a_small_error_stays_small_where_the_velocity_is_predicted(draw):
+    latents, _, noise, *_ = batch(draw)
+    last = torch.full((4,), 999)
+    off = []
+    for schedule in SCHEDULES:
+        noisy = add_noise(schedule, latents, noise, last)
+        said = wanted(schedule, latents, noise, last) + 0.01
+        off.append((x0_estimate(schedule, noisy, said, last) - latents).abs().max())
+    assert off[0] > 1
+    assert off[1] < 0.011
+
+
+@pytest.mark.parametrize("predicts", PREDICTS)
+def test_the_schedule_loads_from_any_scheduler_that_predicts_either(tmp_path, predicts):
     for kind in (DDPMScheduler, DPMSolverMultistepScheduler):
-        kind(beta_schedule="linear").save_pretrained(tmp_path)
-        loaded = Schedule.load(tmp_path).alphas_cumprod
-        assert torch.equal(loaded, SCHEDULE.alphas_cumprod)
+        made = kind(beta_schedule="linear", prediction_type=predicts)
+        made.save_pretrained(tmp_path)
+        loaded = Schedule.load(tmp_path)
+        assert torch.equal(loaded.alphas_cumprod, SCHEDULE.alphas_cumprod)
+        assert loaded.predicts == predicts
 
 
 def test_a_schedule_that_predicts_something_else_is_refused(tmp_path):
-    DDPMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path)
-    with pytest.raises(BaseError, match="v_prediction"):
+    DDPMScheduler(prediction_type="sample").save_pretrained(tmp_path)
+    with pytest.raises(BaseError, match="'sample', only epsilon and v_prediction"):
         Schedule.load(tmp_path)
 
 
@@ -87,13 +121,25 @@ def test_the_denoising_loss_is_per_sample_and_independent_of_the_batch(generator
     torch.testing.assert_close(together, torch.cat(alone))
 
 
-def test_a_perfect_prediction_costs_nothing(generator, draw):
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=PREDICTS)
+def test_a_perfect_prediction_costs_nothing(schedule, generator, draw):
     latents, timesteps, noise, anatomy, style = batch(draw)
-    generator.noise_prediction = lambda *_: noise
-    loss = denoising_loss(
-        generator, SCHEDULE, latents, timesteps, noise, anatomy, style
+    generator.predict = lambda *_: wanted(schedule, latents, noise, timesteps)
+    given = (generator, schedule, latents, timesteps, noise, anatomy, style)
+    assert denoising_loss(*given).max() < 1e-10
+    assert not prediction_loss(*given).any()
+
+
+def test_the_two_losses_are_one_where_noise_is_predicted(generator, draw):
+    given = batch(draw)
+    reported = denoising_loss(generator, SCHEDULE, *given)
+    torch.testing.assert_close(reported, prediction_loss(generator, SCHEDULE, *given))
+    # and elsewhere the reported one is what is left of the velocity's
+    left = SCHEDULE.alphas_cumprod[given[1]].float()
+    torch.testing.assert_close(
+        denoising_loss(generator, VELOCITY, *given),
+        prediction_loss(generator, VELOCITY, *given) * left,
     )
-    assert not loss.any()
 
 
 def test_min_snr_weights_hold_back_only_steps_with_little_noise():
@@ -104,6 +150,16 @@ def test_min_snr_weights_hold_back_only_steps_with_little_noise():
     torch.testing.assert_close(weights, (snr.clamp(max=5) / snr).float())
     assert (weights[snr <= 5] == 1).all()
     assert weights[0] < 0.01
+
+
+def test_of_the_velocity_s_weight_no_more_than_gamma_is_left():
+    timesteps = torch.arange(1000)
+    weights = min_snr_weights(VELOCITY, timesteps, 5.0).double()
+    snr = SCHEDULE.alphas_cumprod / (1 - SCHEDULE.alphas_cumprod)
+    torch.testing.assert_close(
+        weights * (snr + 1), (snr + 1).clamp(max=5), rtol=1e-5, atol=0
+    )
+    assert (weights[snr + 1 <= 5] == 1).all()
 
 
 def test_dropped_rows_get_the_null_condition_and_kept_rows_stay(draw):
@@ -199,7 +255,7 @@ def test_the_colour_loss_moves_every_factor_through_the_decoder(generator, codec
     timesteps = torch.tensor([10, 60, 120, 200])
     image = torch.rand(4, 3, 32, 32, generator=draw) * 2 - 1
     noisy = add_noise(SCHEDULE, latents, noise, timesteps)
-    predicted = generator.noise_prediction(noisy, timesteps, anatomy, style)
+    predicted = generator.predict(noisy, timesteps, anatomy, style)
     estimate = x0_estimate(SCHEDULE, noisy, predicted, timesteps)
     loss = colour_loss(codec.decode, estimate, image)
     assert loss.shape == (4,)

@@ -153,7 +153,7 @@ def test_what_one_unit_brings_does_not_reach_the_others(value: float):
     timesteps = torch.randint(1000, (8,), generator=draw)
 
     def loss(_: Tensor) -> Tensor:
-        said = generator.noise_prediction(latents, timesteps, *vectors)
+        said = generator.predict(latents, timesteps, *vectors)
         return said.square().flatten(1).mean(1)
 
     before = apart(generator, weights, loss, 4, 2)

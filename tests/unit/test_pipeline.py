@@ -167,9 +167,9 @@ def test_a_share_moves_both_vectors(pipeline, handed):
         torch.testing.assert_close(told[name], expected)
 
 
-def test_the_defaults_are_25_steps_and_guidance_2(handed):
+def test_the_defaults_are_25_steps_and_guidance_1_5(handed):
     told = handed(PROMPTS[0])
-    assert (told["steps"], told["guidance"]) == (25, 2.0)
+    assert (told["steps"], told["guidance"]) == (25, 1.5)
 
 
 def test_a_callback_sees_every_step_and_replaces_the_latents(pipeline):

@@ -9,6 +9,7 @@ from vgmedgen.base import open_bundle
 from vgmedgen.data import adapters
 from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of
+from vgmedgen.dit.objective import Schedule
 from vgmedgen.training.pretrain import build
 from vgmedgen.training.public import Recipe, build_from_phantoms
 
@@ -19,6 +20,18 @@ def test_two_builds_of_one_recipe_have_one_digest(bundle, micro, tmp_path):
     again = build_from_phantoms(tmp_path / "again", micro)
     assert again.digest == bundle.digest
     assert open_bundle(again.folder).digest == bundle.digest
+
+
+def test_a_base_predicts_what_its_recipe_says_and_its_schedule_tells(
+    bundle, micro, tmp_path
+):
+    assert Schedule.load(bundle.part("scheduler")).predicts == "v_prediction"
+    base = dataclasses.replace(micro.base, predicts="epsilon")
+    made = build_from_phantoms(
+        tmp_path / "noise", dataclasses.replace(micro, base=base)
+    )
+    assert Schedule.load(made.part("scheduler")).predicts == "epsilon"
+    assert made.digest != bundle.digest
 
 
 def test_a_bundle_around_a_pretrained_pipeline_keeps_its_weights(

@@ -85,8 +85,8 @@ def test_an_installed_pipeline_draws_as_the_models_of_the_run(
     latents = torch.randn(2, *merged.latent_shape)
     with torch.no_grad():
         ask = latents, torch.tensor([10, 500]), *vectors
-        theirs = merged.eval().noise_prediction(*ask)
-        ours = bench.generator.eval().noise_prediction(*ask)
+        theirs = merged.eval().predict(*ask)
+        ours = bench.generator.eval().predict(*ask)
     torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
 
 

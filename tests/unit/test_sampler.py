@@ -3,9 +3,11 @@ import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 
 from tests.builders import MICRO, awake
+from vgmedgen.config import PREDICTS
 from vgmedgen.dit import sampler
 from vgmedgen.dit.hffm import null_condition
 from vgmedgen.dit.model import Generator
+from vgmedgen.dit.objective import Schedule, wanted
 from vgmedgen.dit.sampler import sample, solver
 
 SCHEDULER = DPMSolverMultistepScheduler(beta_schedule="linear")
@@ -101,6 +103,24 @@ def test_the_solver_starts_where_there_is_only_noise():
     assert isinstance(made, DPMSolverMultistepScheduler)
     assert made.timesteps[0] == 999
     torch.testing.assert_close(made.alphas_cumprod, trained_with.alphas_cumprod)
+
+
+@pytest.mark.parametrize("predicts", PREDICTS)
+def test_a_generator_that_knows_one_picture_draws_it_whatever_it_predicts(predicts):
+    scheduler = solver(DDPMScheduler(beta_schedule="linear", prediction_type=predicts))
+    schedule = Schedule.of(scheduler)
+    picture = torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(3))
+
+    class Knowing(Generator):
+        def denoise(self, latents, timesteps, tokens):
+            signal, spread = schedule.shares(timesteps, latents)
+            noise = (latents - signal * picture) / spread
+            return wanted(schedule, picture.expand_as(latents), noise, timesteps)
+
+    made = Generator.build(MICRO, seed=1)
+    knowing = Knowing(made.transformer, made.hffm)
+    drawn = draw_latents(knowing, scheduler=scheduler)
+    torch.testing.assert_close(drawn, picture.expand(3, 4, 4, 4), rtol=0, atol=2e-3)
 
 
 def test_one_seed_per_image_is_asked_for(generator):

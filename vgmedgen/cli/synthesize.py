@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vgmedgen.cli.shared import progress_of
+from vgmedgen.config import DRAWING_STEPS, GUIDANCE
 
 if TYPE_CHECKING:
     from vgmedgen.site import Site
@@ -26,10 +27,10 @@ def synthesize(
     ] = None,
     count: Annotated[int, typer.Option(help="images per prompt")] = 1,
     seed: Annotated[int, typer.Option(help="of the first image")] = 0,
-    steps: Annotated[int, typer.Option(help="of the solver")] = 25,
+    steps: Annotated[int, typer.Option(help="of the solver")] = DRAWING_STEPS,
     guidance: Annotated[
         float, typer.Option(help="1 follows the prompt as trained")
-    ] = 2,
+    ] = GUIDANCE,
     anatomy: Annotated[str, typer.Option(help="take the anatomy of this text")] = "",
     style: Annotated[str, typer.Option(help="take the style of this text")] = "",
     towards: Annotated[str, typer.Option(help="move towards this text ...")] = "",

@@ -1,4 +1,4 @@
-"""The generator: HFFM and DiT behind one call that predicts noise."""
+"""The generator: HFFM and DiT behind one call, for what lies under the noise."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,7 +96,7 @@ class Generator(nn.Module):
         return torch.as_tensor(self.hffm(anatomy.to(dtype), style.to(dtype)))
 
     def denoise(self, latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
-        """The noise in `latents`, given tokens that are already made.
+        """What the base's schedule says is predicted, given tokens already made.
 
         Args:
             latents: (B, 4, h, w), noisy.
@@ -116,10 +116,10 @@ class Generator(nn.Module):
         )[0]
         return torch.as_tensor(predicted[:, :LATENT_CHANNELS]).to(latents.dtype)
 
-    def noise_prediction(
+    def predict(
         self, latents: Tensor, timesteps: Tensor, anatomy: Tensor, style: Tensor
     ) -> Tensor:
-        """The noise in `latents` (B, 4, h, w) by anatomy (B, A) and style (B, S)."""
+        """`denoise` of (B, 4, h, w) by anatomy (B, A) and style (B, S)."""
         return self.denoise(latents, timesteps, self.tokens(anatomy, style))
 
     def checkpoint_gradients(self, *, on: bool) -> None:

@@ -12,43 +12,47 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
+from vgmedgen.config import PREDICTS
 from vgmedgen.dit.hffm import null_condition
 from vgmedgen.dit.model import Generator
 from vgmedgen.errors import BaseError
 
 VARIANCE_FLOOR = 1e-6  # keeps the gradient of a standard deviation finite at 0
+NOISE = PREDICTS[0]
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
-    """How much of the image is left after each step.
+    """How much of the image is left after each step, and what a generator predicts.
 
     Attributes:
         alphas_cumprod: (T,) double, falling, in (0, 1).
+        predicts: one of `PREDICTS`.
     """
 
     alphas_cumprod: Tensor
+    predicts: str = NOISE
 
     @classmethod
     def of(cls, scheduler: DDPMScheduler) -> "Schedule":
         """The schedule of a diffusers scheduler."""
-        return cls(scheduler.alphas_cumprod.double())
+        kind = scheduler.config.prediction_type
+        return cls(scheduler.alphas_cumprod.double(), kind)
 
     @classmethod
     def load(cls, folder: Path) -> "Schedule":
-        """Read the config of any diffusers scheduler that predicts noise.
+        """Read the config of any diffusers scheduler that predicts noise or velocity.
 
         Raises:
-            BaseError: if the scheduler predicts something other than noise.
+            BaseError: if the scheduler predicts something else.
         """
-        scheduler = DDPMScheduler.from_pretrained(folder)
-        kind = scheduler.config.prediction_type
-        if kind != "epsilon":
+        found = cls.of(DDPMScheduler.from_pretrained(folder))
+        if found.predicts not in PREDICTS:
             raise BaseError(
-                f"{folder}/scheduler_config.json: prediction_type is '{kind}', only "
-                "'epsilon' is supported; use another base bundle"
+                f"{folder}/scheduler_config.json: prediction_type is '{found.predicts}', "
+                f"only {' and '.join(PREDICTS)} are supported; use another base bundle"
             )
-        return cls.of(scheduler)
+        return found
 
     def __len__(self) -> int:
         """T."""
@@ -68,12 +72,41 @@ def add_noise(
     return signal * latents + spread * noise
 
 
+def wanted(
+    schedule: Schedule, latents: Tensor, noise: Tensor, timesteps: Tensor
+) -> Tensor:
+    """What a generator should predict (B, 4, h, w): the noise, or the velocity.
+
+    Source: Salimans and Ho 2022, arXiv 2202.00512, appendix D: v = alpha noise - sigma x.
+    """
+    if schedule.predicts == NOISE:
+        return noise
+    signal, spread = schedule.shares(timesteps, latents)
+    return signal * noise - spread * latents
+
+
+def noise_estimate(
+    schedule: Schedule, noisy: Tensor, predicted: Tensor, timesteps: Tensor
+) -> Tensor:
+    """The noise (B, 4, h, w) that a prediction for `noisy` implies."""
+    if schedule.predicts == NOISE:
+        return predicted
+    signal, spread = schedule.shares(timesteps, noisy)
+    return spread * noisy + signal * predicted
+
+
 def x0_estimate(
     schedule: Schedule, noisy: Tensor, predicted: Tensor, timesteps: Tensor
 ) -> Tensor:
-    """Clean latents (B, 4, h, w) that `predicted` noise implies: undoes `add_noise`."""
+    """Clean latents (B, 4, h, w) that a prediction implies: undoes `add_noise`.
+
+    From noise they are found by dividing by what is left of the image, near nothing at
+    the noisiest steps; from a velocity by no division, so that a small error stays small.
+    """
     signal, spread = schedule.shares(timesteps, noisy)
-    return (noisy - spread * predicted) / signal
+    if schedule.predicts == NOISE:
+        return (noisy - spread * predicted) / signal
+    return signal * noisy - spread * predicted
 
 
 def denoising_loss(
@@ -85,10 +118,12 @@ def denoising_loss(
     anatomy: Tensor,
     style: Tensor,
 ) -> Tensor:
-    """Mean squared error (B,) of the predicted noise (DDPM, equation 14).
+    """Mean squared error (B,) of the estimated noise (DDPM, equation 14).
+
+    It is what every report tells, whatever the generator predicts.
 
     Args:
-        generator: predicts the noise.
+        generator: as the schedule says, predicts the noise or the velocity.
         schedule: of the noise.
         latents: (B, 4, h, w), clean.
         timesteps: (B,) in [0, T).
@@ -97,18 +132,44 @@ def denoising_loss(
         style: (B, S).
     """
     noisy = add_noise(schedule, latents, noise, timesteps)
-    predicted = generator.noise_prediction(noisy, timesteps, anatomy, style)
-    return (predicted - noise).square().flatten(1).mean(1)
+    predicted = generator.predict(noisy, timesteps, anatomy, style)
+    found = noise_estimate(schedule, noisy, predicted, timesteps)
+    return (found - noise).square().flatten(1).mean(1)
+
+
+def prediction_loss(
+    generator: Generator,
+    schedule: Schedule,
+    latents: Tensor,
+    timesteps: Tensor,
+    noise: Tensor,
+    anatomy: Tensor,
+    style: Tensor,
+) -> Tensor:
+    """Mean squared error (B,) of what is predicted: what a generator learns by.
+
+    Args are those of `denoising_loss`, which it equals where noise is predicted.
+    """
+    noisy = add_noise(schedule, latents, noise, timesteps)
+    predicted = generator.predict(noisy, timesteps, anatomy, style)
+    target = wanted(schedule, latents, noise, timesteps)
+    return (predicted - target).square().flatten(1).mean(1)
 
 
 def min_snr_weights(schedule: Schedule, timesteps: Tensor, gamma: float) -> Tensor:
     """Weights (B,) in (0, 1] that hold back steps with little noise.
 
-    Source: Hang et al. 2023, arXiv 2303.09556: min(SNR, gamma) / SNR, which is the
-    form for predicted noise.
+    An error of the predicted noise weighs SNR times what it makes of the clean latents'
+    error, one of the velocity SNR + 1 times; of either weight no more than gamma is left.
+
+    Source: Hang et al. 2023, arXiv 2303.09556, whose form for noise this is. For the
+    velocity they leave min(SNR, gamma), which is next to nothing at the noisiest steps,
+    where brightness and colour are settled; as Salimans and Ho do we leave 1 there.
     """
     alpha = schedule.alphas_cumprod.to(timesteps.device)[timesteps]
-    return (gamma * (1 - alpha) / alpha).clamp(max=1.0).float()
+    if schedule.predicts == NOISE:
+        return (gamma * (1 - alpha) / alpha).clamp(max=1.0).float()
+    return (gamma * (1 - alpha)).clamp(max=1.0).float()  # SNR + 1 = 1 / (1 - alpha)
 
 
 def drop_condition(

@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.themes import Base
 
+from vgmedgen.config import DRAWING_STEPS, GUIDANCE
 from vgmedgen.errors import VGMedGenError
 from vgmedgen.studio import cards
 from vgmedgen.studio.words import Picker, classes, pickers, sentence
@@ -148,8 +149,10 @@ def _left(studio: Studio) -> tuple[list[gr.Component], gr.Button]:
             elem_id="vg-seed",
         )
     with gr.Accordion("Drawing", open=False):
-        steps = gr.Slider(1, MOST_STEPS, value=25, step=1, label="Steps")
-        guidance = gr.Slider(1, MOST_GUIDANCE, value=2, step=0.1, label="Guidance")
+        steps = gr.Slider(1, MOST_STEPS, value=DRAWING_STEPS, step=1, label="Steps")
+        guidance = gr.Slider(
+            1, MOST_GUIDANCE, value=GUIDANCE, step=0.1, label="Guidance"
+        )
     with gr.Row(elem_classes="vg-press"):
         button = gr.Button(
             "Generate", variant="primary", scale=3, elem_id="vg-generate"

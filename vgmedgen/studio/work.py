@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vgmedgen.config import DRAWING_STEPS, GUIDANCE
 from vgmedgen.errors import ConfigError, DataError, PolicyError
 from vgmedgen.gate.release import Neighbour, ReleaseGate, Verdict
 from vgmedgen.ranges import digest_of, within
@@ -53,8 +54,8 @@ class Wish:
     label: str = ""  # class that was picked
     count: int = 4
     seed: int = 0  # of the first image; the next has the next
-    steps: int = 25
-    guidance: float = 2.0
+    steps: int = DRAWING_STEPS
+    guidance: float = GUIDANCE
 
     def asks(self) -> list[Ask]:
         """One per image."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vgmedgen.config import DRAWING_STEPS, GUIDANCE
 from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_bytes, write_text
 from vgmedgen.gate import page
@@ -58,8 +59,8 @@ def unseen(what: str, total: int) -> Iterator[Advance]:
 class Options:
     """How images are drawn, judged and written."""
 
-    steps: int = 25  # of the solver
-    guidance: float = 2.0  # 1 follows the prompt as trained; more exaggerates it
+    steps: int = DRAWING_STEPS  # of the solver
+    guidance: float = GUIDANCE  # 1 follows the prompt as trained; more exaggerates it
     layout: str = layouts.PLAIN
     masks: bool = False  # a layout that needs masks draws them anyway
     dicom: bool = False  # DICOM files beside the layout

@@ -27,6 +27,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from vgmedgen.config import DRAWING_STEPS, GUIDANCE
 from vgmedgen.data.images import as_input, as_uint8
 from vgmedgen.dit.codec import Codec
 from vgmedgen.dit.hffm import HFFM
@@ -147,8 +148,8 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
         towards_prompt: arguments.Words = None,
         share: float | Sequence[float] = 0.0,
         num_images_per_prompt: int = 1,
-        num_inference_steps: int = 25,
-        guidance_scale: float = 2.0,
+        num_inference_steps: int = DRAWING_STEPS,
+        guidance_scale: float = GUIDANCE,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         seeds: Sequence[int] | None = None,
         latents: Tensor | None = None,

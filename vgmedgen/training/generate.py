@@ -17,6 +17,7 @@ from vgmedgen.dit.objective import (
     colour_loss,
     drop_condition,
     min_snr_weights,
+    wanted,
     x0_estimate,
 )
 from vgmedgen.plan import GenerateConfig
@@ -83,8 +84,9 @@ def train_generator(
             condition.anatomy[rows].to(device), condition.style[rows].to(device), keep
         )
         noisy = add_noise(schedule, latents, noise, timesteps)
-        predicted = generator.noise_prediction(noisy, timesteps, anatomy, style)
-        loss = (predicted - noise).square().flatten(1).mean(1)
+        predicted = generator.predict(noisy, timesteps, anatomy, style)
+        target = wanted(schedule, latents, noise, timesteps)
+        loss = (predicted - target).square().flatten(1).mean(1)
         if config.min_snr > 0:
             loss = loss * min_snr_weights(schedule, timesteps, config.min_snr)
         if coloured and codec is not None:

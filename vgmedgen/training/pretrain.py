@@ -69,7 +69,7 @@ def build(folder: Path, datasets: Sequence[Dataset], recipe: Recipe) -> Bundle:
     model, base, seed = recipe.model, recipe.base, recipe.seed
     _text(work, model, seed)
     _vae(work, datasets, recipe)
-    _scheduler(work, model)
+    _scheduler(work, recipe)
     frozen = Bundle(work, {"image_px": model.image_px, "seed": seed})
     samples = join([prepare(d, frozen, work / "cache") for d in datasets])
     log.info("base: %d public images prepared", len(samples))
@@ -102,12 +102,15 @@ def _vae(work: Path, datasets: Sequence[Dataset], recipe: Recipe) -> None:
     vae.save_pretrained(work / "vae")
 
 
-def _scheduler(work: Path, model: ModelConfig) -> None:
-    if model.source:
-        scheduler = DDPMScheduler.from_pretrained(model.source, subfolder="scheduler")
+def _scheduler(work: Path, recipe: Recipe) -> None:
+    if source := recipe.model.source:
+        scheduler = DDPMScheduler.from_pretrained(source, subfolder="scheduler")
     else:
         scheduler = DDPMScheduler(
-            num_train_timesteps=TRAIN_STEPS, beta_schedule="linear", clip_sample=False
+            num_train_timesteps=TRAIN_STEPS,
+            beta_schedule="linear",
+            clip_sample=False,
+            prediction_type=recipe.base.predicts,
         )
     scheduler.save_pretrained(work / "scheduler")
 
