@@ -127,7 +127,8 @@ import sys
 import numpy as np
 from vgmedgen import VGMedGenPipeline
 from diffusers import DiffusionPipeline
-told = dict(seeds=[4], num_inference_steps=3, output_type="np", output_masks=True)
+told = dict(seeds=[4], num_inference_steps=3, guidance_scale=2.0)
+told |= dict(output_type="np", output_masks=True)
 for number, kind in enumerate((VGMedGenPipeline, DiffusionPipeline)):
     pipeline = kind.from_pretrained(sys.argv[1])
     assert type(pipeline) is VGMedGenPipeline

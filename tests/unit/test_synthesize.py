@@ -251,7 +251,7 @@ def test_other_words_do_not_go_on_with_a_job(clinic, tmp_path):
     before = contents(out)
     for asks, options, says in (
         (ASKS[:2], Options(steps=3), "steps was 2, is 3"),
-        (ASKS[:2], Options(steps=2, guidance=3.0), "guidance was 2.0, is 3.0"),
+        (ASKS[:2], Options(steps=2, guidance=3.0), "guidance was 1.5, is 3.0"),
         (ASKS[:2], Options(steps=2, masks=True), "masks was False, is True"),
         (ASKS[:3], QUICK, "asks was .*images was 2, is 3"),
         ([ASKS[0], dataclasses.replace(ASKS[1], seed=9)], QUICK, "asks was"),

@@ -23,10 +23,10 @@ from vgmedgen.release.store import Installed, Store
 from vgmedgen.site import Site
 from vgmedgen.synthesis.asked import Ask, Drawn
 from vgmedgen.synthesis.drawing import LANES, Drawer
+from vgmedgen.synthesis.greys import Greys
 from vgmedgen.synthesis.job import (
     Options,
     Result,
-    pipeline_of,
     synthesize,
 )
 from vgmedgen.synthesis.layouts import LAYOUTS, MODALITIES, needs_masks
@@ -129,8 +129,8 @@ class Studio:
         Options(device=device)  # refuses one that is not there
         self.site, self.device = site, device
         self.model = model = self._store.verify(model.name)
-        self.pipeline = VGMedGenPipeline.from_pretrained(pipeline_of(model)).to(device)
-        self.datasets = site.datasets
+        self.pipeline = VGMedGenPipeline.from_pretrained(model.pipeline).to(device)
+        self.datasets, self.greys = site.datasets, Greys.of(site)
         self.gate: ReleaseGate | None = None
         self.why_no_gate = ""
         try:
@@ -205,7 +205,9 @@ class Studio:
         """
         self._check_model()
         wish = self.check(wish)
-        drawer = Drawer(self.pipeline, steps=wish.steps, guidance=wish.guidance)
+        drawer = Drawer(
+            self.pipeline, steps=wish.steps, guidance=wish.guidance, grey=self.greys
+        )
         done: tuple[Picture, ...] = ()
         held: list[Drawn] = []
         for drawn in drawer.draw(wish.asks()):

@@ -10,7 +10,7 @@ or another version of the libraries.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 
@@ -23,6 +23,7 @@ from vgmedgen.errors import ReleaseError
 from vgmedgen.process.parallel import side_by_side
 from vgmedgen.synthesis.asked import Ask, Drawn
 from vgmedgen.synthesis.control import Conditions, stacked
+from vgmedgen.synthesis.greys import in_grey
 from vgmedgen.synthesis.pipeline import VGMedGenPipeline
 from vgmedgen.text.encoder import TextEncoder
 
@@ -37,6 +38,7 @@ class Drawer:
         steps: of the solver.
         guidance: strength of classifier-free guidance; 1 is none.
         masks: also draw what the visual prior sees as the lesion in each image.
+        grey: whether an ask's image is to have no colour.
 
     Raises:
         ReleaseError: if masks are wanted and the pipeline has no visual prior.
@@ -49,6 +51,7 @@ class Drawer:
         steps: int,
         guidance: float,
         masks: bool = False,
+        grey: Callable[[Ask], bool] = lambda _: False,
     ) -> None:
         if masks and pipeline.visual_prior is None:
             raise ReleaseError(
@@ -59,7 +62,7 @@ class Drawer:
         self._generator = Generator(pipeline.transformer, pipeline.hffm).eval()
         self._steps = steps
         self._guidance = guidance
-        self._masks = masks
+        self._masks, self._grey = masks, grey
         self._conditions = Conditions(
             TextEncoder(pipeline.text_encoder, pipeline.tokenizer),
             pipeline.text_mapper.eval(),
@@ -112,6 +115,8 @@ class Drawer:
                 f"guidance {self._guidance:g} is too strong for it"
             )
         pixels = self._pipeline.to_pixels(image)
+        if self._grey(ask):
+            pixels = in_grey(pixels[0])[None]
         mask = self._pipeline.masks_of(pixels)[0] if self._masks else None
         return Drawn(ask, pixels[0], mask)
 

@@ -7,7 +7,7 @@ for the site's own eyes and are not handed on.
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from vgmedgen.synthesis import (
 from vgmedgen.synthesis.asked import Ask, Drawn, Origin
 from vgmedgen.synthesis.dicom import SUFFIX, as_dicom
 from vgmedgen.synthesis.drawing import LANES, Drawer
+from vgmedgen.synthesis.greys import Greys
 from vgmedgen.synthesis.layouts import Kept
 from vgmedgen.synthesis.pipeline import VGMedGenPipeline
 from vgmedgen.synthesis.state import Line, State
@@ -153,8 +154,7 @@ def synthesize(
     refusals.check(site, asks, out, options.layout, gate=options.gate)
     trusted = site.policy.coordinators
     model = Store(site.folder / "releases", trusted).verify(model.name)
-    pipeline = pipeline_of(model)
-    for line in prompts.too_long(asks, pipeline, strict=options.strict):
+    for line in prompts.too_long(asks, model.pipeline, strict=options.strict):
         log.warning("%s", line)
     if not resume:
         state.check(out, {}, resume=False)  # before the gate takes its time
@@ -162,7 +162,8 @@ def synthesize(
     if options.gate:
         gate = _opened(site, bar)
     origin = origin_of(site, model, options)
-    words = _words(asks, options, origin, gate.digest if gate else "")
+    greys = Greys.of(site)
+    words = _words(asks, options, origin, greys, gate.digest if gate else "")
     with (
         refusals.kept(out),
         state.opened(
@@ -171,20 +172,14 @@ def synthesize(
     ):
         if gate is None:
             write_text(out / claims.NOT_CLEARED, claims.WARNING)
-        among = frozenset(dataset.modality for dataset in site.datasets)
-        job = _Job(gate, list(asks), options, origin, memory, among)
+        job = _Job(gate, list(asks), options, origin, memory, greys)
         job.settle(bar)
         resumed = len(memory.lines)
         if resumed < len(asks):
             with bar("drawing", len(asks)) as advance:
                 advance(resumed)
-                job.draw(pipeline, advance)
+                job.draw(model.pipeline, advance)
         return job.finish(site.bundle.image_px, resumed)
-
-
-def pipeline_of(model: Installed) -> Path:
-    """Folder of the pipeline that was made when the release was installed."""
-    return model.folder / "pipeline"
 
 
 def origin_of(site: Site, model: Installed, options: Options) -> Origin:
@@ -217,7 +212,7 @@ def _opened(site: Site, bar: Bar) -> ReleaseGate:
 
 
 def _words(
-    asks: Sequence[Ask], options: Options, origin: Origin, gate: str
+    asks: Sequence[Ask], options: Options, origin: Origin, greys: Greys, gate: str
 ) -> dict[str, object]:
     """Everything that decides a byte of what the job writes."""
     told = asdict(options)
@@ -228,6 +223,7 @@ def _words(
         "masks": options.draws_masks,
         "asks": digest_of({"asks": [asdict(ask) for ask in asks]}),
         "images": len(asks),
+        "grey": sorted(greys.grey),
         "gate": gate,
         "software": provenance.SOFTWARE,
     }
@@ -243,11 +239,10 @@ class _Job:
         options: Options,
         origin: Origin,
         memory: State,
-        among: Collection[str],
+        greys: Greys,
     ) -> None:
         self._gate, self._options, self._origin = gate, options, origin
-        self._among = among  # modalities of the site
-        self._memory, self._out = memory, memory.out
+        self._greys, self._memory, self._out = greys, memory, memory.out
         self._asks = {ask.number: ask for ask in asks}
         self._places = dict(zip(self._asks, layouts.places(asks), strict=True))
         self._claims = claims.Claims(
@@ -285,6 +280,7 @@ class _Job:
             steps=self._options.steps,
             guidance=self._options.guidance,
             masks=self._options.draws_masks,
+            grey=self._greys,
         )
         done = self._memory.lines
         wanted = [ask for number, ask in self._asks.items() if number not in done]
@@ -338,7 +334,7 @@ class _Job:
     def _origin_of(self, ask: Ask, *, cleared: bool) -> Origin:
         """With the job's modality, or at a site of several the one of the ask's words."""
         told = self._origin.modality
-        told = told or choices.modality_of(ask.prompt, ask.label, self._among)
+        told = told or choices.modality_of(ask.prompt, ask.label, self._greys.among)
         return replace(self._origin, cleared=cleared, modality=told)
 
     def _private(self, name: str) -> None:
