@@ -55,7 +55,9 @@ class GenerateConfig:
     batch: int = 16  # images
     learning_rate: float = 5e-3  # for bases built here; a pretrained PixArt wants 1e-4
     dropout: float = 0.1  # share of captions dropped, so that guidance has two branches
-    min_snr: float = 0.0  # gamma of min-SNR weighting; 0 leaves the loss unweighted
+    min_snr: float = (
+        0.0  # gamma of min-SNR weighting; 0: see dit.objective.loss_weights
+    )
     colour_every: int = 0  # steps between colour losses; 0 never
     colour_weight: float = 0.05
     rank: int = 8  # LoRA rank, equal at every site

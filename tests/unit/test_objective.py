@@ -16,9 +16,9 @@ from vgmedgen.dit.objective import (
     colour_loss,
     denoising_loss,
     drop_condition,
-    min_snr_weights,
+    learning_loss,
+    loss_weights,
     noise_estimate,
-    prediction_loss,
     wanted,
     x0_estimate,
 )
@@ -127,25 +127,25 @@ def test_a_perfect_prediction_costs_nothing(schedule, generator, draw):
     generator.predict = lambda *_: wanted(schedule, latents, noise, timesteps)
     given = (generator, schedule, latents, timesteps, noise, anatomy, style)
     assert denoising_loss(*given).max() < 1e-10
-    assert not prediction_loss(*given).any()
+    assert not learning_loss(*given).any()
 
 
 def test_the_two_losses_are_one_where_noise_is_predicted(generator, draw):
     given = batch(draw)
     reported = denoising_loss(generator, SCHEDULE, *given)
-    torch.testing.assert_close(reported, prediction_loss(generator, SCHEDULE, *given))
+    torch.testing.assert_close(reported, learning_loss(generator, SCHEDULE, *given))
     # and elsewhere the reported one is what is left of the velocity's
     left = SCHEDULE.alphas_cumprod[given[1]].float()
     torch.testing.assert_close(
         denoising_loss(generator, VELOCITY, *given),
-        prediction_loss(generator, VELOCITY, *given) * left,
+        learning_loss(generator, VELOCITY, *given) * left.sqrt(),
     )
 
 
-def test_min_snr_weights_hold_back_only_steps_with_little_noise():
+def test_loss_weights_hold_back_only_steps_with_little_noise():
     timesteps = torch.arange(1000)
     alpha = SCHEDULE.alphas_cumprod
-    weights = min_snr_weights(SCHEDULE, timesteps, 5.0)
+    weights = loss_weights(SCHEDULE, timesteps, 5.0)
     snr = alpha / (1 - alpha)
     torch.testing.assert_close(weights, (snr.clamp(max=5) / snr).float())
     assert (weights[snr <= 5] == 1).all()
@@ -154,12 +154,21 @@ def test_min_snr_weights_hold_back_only_steps_with_little_noise():
 
 def test_of_the_velocity_s_weight_no_more_than_gamma_is_left():
     timesteps = torch.arange(1000)
-    weights = min_snr_weights(VELOCITY, timesteps, 5.0).double()
+    weights = loss_weights(VELOCITY, timesteps, 5.0).double()
     snr = SCHEDULE.alphas_cumprod / (1 - SCHEDULE.alphas_cumprod)
     torch.testing.assert_close(
         weights * (snr + 1), (snr + 1).clamp(max=5), rtol=1e-5, atol=0
     )
     assert (weights[snr + 1 <= 5] == 1).all()
+
+
+def test_without_a_gamma_noise_is_unweighted_and_velocity_halfway_to_it():
+    timesteps = torch.arange(1000)
+    assert (loss_weights(SCHEDULE, timesteps, 0) == 1).all()
+    weights = loss_weights(VELOCITY, timesteps, 0)
+    # the noise's own loss is alpha squared times the velocity's
+    left = SCHEDULE.alphas_cumprod.float()
+    torch.testing.assert_close(weights.square(), left, rtol=1e-6, atol=1e-9)
 
 
 def test_dropped_rows_get_the_null_condition_and_kept_rows_stay(draw):

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vgmedgen.audit.models import Model
 from vgmedgen.dit import lora
 from vgmedgen.dit.codec import Codec
-from vgmedgen.dit.objective import Schedule, prediction_loss
+from vgmedgen.dit.objective import Schedule, learning_loss
 from vgmedgen.privacy.randomness import Secret
 from vgmedgen.training.align import Latents, device_of
 from vgmedgen.training.loop import generator_of, rate_factor
@@ -55,7 +55,7 @@ class Scene:
         weights = list(lora.parameters(self.model.generator).values())
         # the fused kernels of attention have no second derivative
         with sdpa_kernel(SDPBackend.MATH):
-            loss = prediction_loss(
+            loss = learning_loss(
                 self.model.generator,
                 self.schedule,
                 latents,

@@ -137,7 +137,7 @@ def denoising_loss(
     return (found - noise).square().flatten(1).mean(1)
 
 
-def prediction_loss(
+def learning_loss(
     generator: Generator,
     schedule: Schedule,
     latents: Tensor,
@@ -146,30 +146,38 @@ def prediction_loss(
     anatomy: Tensor,
     style: Tensor,
 ) -> Tensor:
-    """Mean squared error (B,) of what is predicted: what a generator learns by.
+    """Weighted squared error (B,) of what is predicted: what a site's LoRA learns by.
 
     Args are those of `denoising_loss`, which it equals where noise is predicted.
     """
     noisy = add_noise(schedule, latents, noise, timesteps)
     predicted = generator.predict(noisy, timesteps, anatomy, style)
     target = wanted(schedule, latents, noise, timesteps)
-    return (predicted - target).square().flatten(1).mean(1)
+    error = (predicted - target).square().flatten(1).mean(1)
+    return error * loss_weights(schedule, timesteps, 0)
 
 
-def min_snr_weights(schedule: Schedule, timesteps: Tensor, gamma: float) -> Tensor:
-    """Weights (B,) in (0, 1] that hold back steps with little noise.
+def loss_weights(schedule: Schedule, timesteps: Tensor, gamma: float) -> Tensor:
+    """Weights (B,) in (0, 1] of the squared error of what is predicted.
 
     An error of the predicted noise weighs SNR times what it makes of the clean latents'
-    error, one of the velocity SNR + 1 times; of either weight no more than gamma is left.
+    error, one of the velocity SNR + 1 times. With a gamma no more than that is left of
+    either, which holds back the steps with little noise: a base has to learn shapes first.
+    Without one noise is unweighted, and velocity is weighted by alpha: halfway to the
+    noise's own loss. The velocity's alone serves captions, but under DP what it learns at
+    the noisiest steps drowns the rest (held-out loss stood still); the noise's alone serves
+    texture and loses captions.
 
-    Source: Hang et al. 2023, arXiv 2303.09556, whose form for noise this is. For the
-    velocity they leave min(SNR, gamma), which is next to nothing at the noisiest steps,
-    where brightness and colour are settled; as Salimans and Ho do we leave 1 there.
+    Source of gamma: Hang et al. 2023, arXiv 2303.09556, whose form for noise this is. For
+    the velocity they leave min(SNR, gamma), next to nothing at the noisiest steps, where
+    brightness and colour are settled; as Salimans and Ho do, 1 is left there.
     """
     alpha = schedule.alphas_cumprod.to(timesteps.device)[timesteps]
     if schedule.predicts == NOISE:
-        return (gamma * (1 - alpha) / alpha).clamp(max=1.0).float()
-    return (gamma * (1 - alpha)).clamp(max=1.0).float()  # SNR + 1 = 1 / (1 - alpha)
+        weights = gamma * (1 - alpha) / alpha if gamma > 0 else torch.ones_like(alpha)
+    else:  # SNR + 1 = 1 / (1 - alpha)
+        weights = gamma * (1 - alpha) if gamma > 0 else alpha.sqrt()
+    return weights.clamp(max=1.0).float()
 
 
 def drop_condition(

@@ -16,7 +16,7 @@ from vgmedgen.dit.objective import (
     add_noise,
     colour_loss,
     drop_condition,
-    min_snr_weights,
+    loss_weights,
     wanted,
     x0_estimate,
 )
@@ -87,8 +87,7 @@ def train_generator(
         predicted = generator.predict(noisy, timesteps, anatomy, style)
         target = wanted(schedule, latents, noise, timesteps)
         loss = (predicted - target).square().flatten(1).mean(1)
-        if config.min_snr > 0:
-            loss = loss * min_snr_weights(schedule, timesteps, config.min_snr)
+        loss = loss * loss_weights(schedule, timesteps, config.min_snr)
         if coloured and codec is not None:
             image, _ = samples.pixels(rows)
             estimate = x0_estimate(schedule, noisy, predicted, timesteps)
