@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from vgmedgen.audit.models import Model
 from vgmedgen.dit import lora
 from vgmedgen.dit.codec import Codec
-from vgmedgen.dit.objective import Schedule, learning_loss
+from vgmedgen.dit.objective import Schedule, loss_weights, prediction_error
 from vgmedgen.privacy.randomness import Secret
 from vgmedgen.training.align import Latents, device_of
 from vgmedgen.training.loop import generator_of, rate_factor
@@ -55,7 +55,7 @@ class Scene:
         weights = list(lora.parameters(self.model.generator).values())
         # the fused kernels of attention have no second derivative
         with sdpa_kernel(SDPBackend.MATH):
-            loss = learning_loss(
+            error = prediction_error(
                 self.model.generator,
                 self.schedule,
                 latents,
@@ -64,6 +64,7 @@ class Scene:
                 self.condition.anatomy,
                 self.condition.style,
             )
+            loss = error * loss_weights(self.schedule, self.timestep, 0)
             found = torch.autograd.grad(loss.sum(), weights, create_graph=through)
         return torch.cat([part.flatten() for part in found])
 

@@ -85,16 +85,6 @@ def wanted(
     return signal * noise - spread * latents
 
 
-def noise_estimate(
-    schedule: Schedule, noisy: Tensor, predicted: Tensor, timesteps: Tensor
-) -> Tensor:
-    """The noise (B, 4, h, w) that a prediction for `noisy` implies."""
-    if schedule.predicts == NOISE:
-        return predicted
-    signal, spread = schedule.shares(timesteps, noisy)
-    return spread * noisy + signal * predicted
-
-
 def x0_estimate(
     schedule: Schedule, noisy: Tensor, predicted: Tensor, timesteps: Tensor
 ) -> Tensor:
@@ -109,7 +99,7 @@ def x0_estimate(
     return signal * noisy - spread * predicted
 
 
-def denoising_loss(
+def prediction_error(
     generator: Generator,
     schedule: Schedule,
     latents: Tensor,
@@ -118,9 +108,7 @@ def denoising_loss(
     anatomy: Tensor,
     style: Tensor,
 ) -> Tensor:
-    """Mean squared error (B,) of the estimated noise (DDPM, equation 14).
-
-    It is what every report tells, whatever the generator predicts.
+    """Mean squared error (B,) of what a generator predicts, noise or velocity.
 
     Args:
         generator: as the schedule says, predicts the noise or the velocity.
@@ -133,28 +121,29 @@ def denoising_loss(
     """
     noisy = add_noise(schedule, latents, noise, timesteps)
     predicted = generator.predict(noisy, timesteps, anatomy, style)
-    found = noise_estimate(schedule, noisy, predicted, timesteps)
-    return (found - noise).square().flatten(1).mean(1)
+    target = wanted(schedule, latents, noise, timesteps)
+    return (predicted - target).square().flatten(1).mean(1)
 
 
-def learning_loss(
+def denoising_loss(
     generator: Generator,
     schedule: Schedule,
     latents: Tensor,
     timesteps: Tensor,
-    noise: Tensor,
-    anatomy: Tensor,
-    style: Tensor,
+    *given: Tensor,
 ) -> Tensor:
-    """Weighted squared error (B,) of what is predicted: what a site's LoRA learns by.
+    """Mean squared error (B,) of the noise (DDPM, equation 14), whatever is predicted.
 
-    Args are those of `denoising_loss`, which it equals where noise is predicted.
+    It is what every report tells. The noise that a velocity implies is sigma times the
+    noisy latents and alpha times the velocity, so it errs alpha times as far.
+
+    Args are those of `prediction_error`, in the same order.
     """
-    noisy = add_noise(schedule, latents, noise, timesteps)
-    predicted = generator.predict(noisy, timesteps, anatomy, style)
-    target = wanted(schedule, latents, noise, timesteps)
-    error = (predicted - target).square().flatten(1).mean(1)
-    return error * loss_weights(schedule, timesteps, 0)
+    error = prediction_error(generator, schedule, latents, timesteps, *given)
+    if schedule.predicts == NOISE:
+        return error
+    signal, _ = schedule.shares(timesteps, latents)
+    return error * signal.square().flatten()
 
 
 def loss_weights(schedule: Schedule, timesteps: Tensor, gamma: float) -> Tensor:
