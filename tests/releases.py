@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,6 +110,40 @@ def attempt(releases, bundle, source, **told):
         raise RuntimeError("the process did not start")
     process.answer = ours
     return process
+
+
+def kill_at_random(kills, site, source, bundle, tmp_path, survives, seed):
+    """Kill so many installations, each somewhere between its start and its end.
+
+    Args:
+        kills: installations that are to be killed; those that end before do not count.
+        site: folder of installed releases, of which each is made a copy.
+        source: what is installed.
+        bundle: the site's base.
+        tmp_path: of the copies.
+        survives: looks at a copy after each.
+        seed: of the moments.
+    """
+    draw = np.random.default_rng(seed)
+    process = attempt(shutil.copytree(site, tmp_path / "timed"), bundle, source)
+    began = time.monotonic()  # without the start of a process
+    assert process.answer.recv() == ""
+    took, killed = time.monotonic() - began, 0
+    for number in range(5 * kills):
+        releases = shutil.copytree(site, tmp_path / f"releases-{number}")
+        process = attempt(releases, bundle, source)
+        time.sleep(took * draw.uniform(0, 1.1))
+        process.kill()
+        process.join(60)
+        survives(releases)
+        shutil.rmtree(releases)
+        if process.exitcode == -signal.SIGKILL:
+            killed += 1
+        else:
+            took *= 0.8  # the machine has less to do than when it was timed
+        if killed == kills:
+            return
+    raise AssertionError(f"{killed} of {5 * kills} installations were killed")
 
 
 def _attempt(
