@@ -1,4 +1,4 @@
-"""The generator: HFFM and DiT behind one call, for what lies under the noise."""
+"""The generator: HFFM and DiT behind one call that predicts noise, or velocity."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,7 +96,7 @@ class Generator(nn.Module):
         return torch.as_tensor(self.hffm(anatomy.to(dtype), style.to(dtype)))
 
     def denoise(self, latents: Tensor, timesteps: Tensor, tokens: Tensor) -> Tensor:
-        """What the base's schedule says is predicted, given tokens already made.
+        """The noise in `latents`, or the velocity, as the base's schedule says.
 
         Args:
             latents: (B, 4, h, w), noisy.

@@ -53,6 +53,7 @@ class Greys:
     def __call__(self, ask: Ask) -> bool:
         """Whether the image that `ask` describes is one without colour."""
         told = modality_of(ask.prompt, ask.label, self.among)
+        # of several an image that tells none is of no known kind, even if one has no name
         return told in self.grey and bool(told or len(self.among) == 1)
 
 
