@@ -10,7 +10,7 @@ from server import place, runs
 from server.kits import Kits
 from server.launch import Launch
 from server.registry import Registry, RoundRecord
-from server.strategy import told
+from server.roundline import line
 from vgmedgen import configfile
 from vgmedgen.config import RunConfig
 from vgmedgen.errors import ConfigError, StateError, error_of
@@ -19,7 +19,8 @@ from vgmedgen.exchange.schema import WORDS
 POLL_S = 1.0
 DEPLOYED = (
     f"federation.wait_s={24 * 3600}",  # people approve runs, and go home
-    "federation.weight_cap=10",  # nobody can check what a hospital says that it has
+    "federation.weight_cap=2",  # nobody can check what a hospital says that it has
+    "federation.norm_bound=2",  # nor what it has trained on
 )
 
 
@@ -75,7 +76,7 @@ def follow(kits: Kits, run: str) -> Iterator[str]:
         records = Registry(folder).rounds()
         for record in records[shown:]:
             kept = {k: v for k, v in record.items() if k != "weights"}
-            yield told(RoundRecord(**kept), privacy)
+            yield line(RoundRecord(**kept), privacy)
         shown = len(records)
         if state == runs.FAILED:
             raise error_of(now.code, f"run {run} failed: {now.why}")

@@ -79,6 +79,10 @@ def _cell(
     if part == TOOK:
         sent = f"{TOOK}, sent {size_text(record.bytes_from.get(site))}"
         kind, shown, title = "took", "✓", sent
+        if site in record.bounded:
+            times = f"{record.bounded[site]:g} times the size of the others'"
+            kind, shown = "took bounded", "≤"
+            title = f"{sent}; its update was {times}, and was held to the bound"
     elif part == ABSENT:
         kind, shown, title = "absent", "·", ABSENT
     else:
@@ -92,6 +96,8 @@ def _legend(run: RunStatus, *, roomy: bool) -> Html:
         code for record in run.records for code in record.left_out.values()
     )
     marks = [("took", "✓", "took part"), ("absent", "·", "was not there")]
+    if any(record.bounded for record in run.records):
+        marks.append(("took bounded", "≤", "took part, its update held to the bound"))
     if run.state == runs.RUNNING:
         marks.append(("now", "", "under way"))
     entries = [

@@ -6,7 +6,7 @@ from server import runs
 from server.meanings import meaning
 from server.page_grid import grid, took
 from server.registry import RoundRecord
-from server.standing import RunStatus, loss_of, spent_of
+from server.standing import RunStatus, heldout_of, loss_of, spent_of
 from server.words import how_long
 from vgmedgen.evaluation.lines import line_chart
 from vgmedgen.evaluation.markup import (
@@ -85,12 +85,27 @@ def _asked(run: RunStatus) -> str:
     if run.experiment:
         facts = [f"experiment {run.experiment}", f"merge {run.merge}", *facts]
         facts.append(f"at least {run.min_sites} sites a round")
+        facts += _limits(run)
     if run.private:
         claim = f"ε {run.epsilon:g} per {run.unit} at δ {run.delta:g}"
         facts.append(f"differential privacy, {claim}")
     elif run.experiment:
         facts.append("no differential privacy")
     return " · ".join(facts)
+
+
+def _limits(run: RunStatus) -> list[str]:
+    """How far one site may move the model by itself."""
+    told = []
+    if run.weight_cap:
+        told.append(
+            f"no site counts for more than {run.weight_cap:g} times the others' median"
+        )
+    if run.norm_bound:
+        told.append(
+            f"no update changes more than {run.norm_bound:g} times the others' median"
+        )
+    return told
 
 
 def _trouble(run: RunStatus) -> Html:
@@ -140,7 +155,7 @@ def _figures(run: RunStatus) -> Html:
         tiles.append((size(sent), "came from the sites"))
         tiles.append((size(got), "went to the sites"))
         tiles.append((duration(sum(r.seconds for r in run.records)), _left(run)))
-        tiles.append(_value(run, last))
+        tiles += _values(run, last)
     shown = (tag("li", tag("b", value), tag("span", told)) for value, told in tiles)
     return tag("ul", *shown, class_="figures")
 
@@ -151,10 +166,17 @@ def _left(run: RunStatus) -> str:
     return f"in its rounds; about {how_long(run.left_s)} left"
 
 
-def _value(run: RunStatus, last: RoundRecord) -> tuple[Html, str]:
+def _values(run: RunStatus, last: RoundRecord) -> list[tuple[object, str]]:
     if run.private:
-        return number(spent_of(last), 2), f"ε spent at most, {_scope(run)}"
-    return number(loss_of(last)), f"mean training loss, round {last.number}"
+        return [(number(spent_of(last), 2), f"ε spent at most, {_scope(run)}")]
+    told: list[tuple[object, str]] = [
+        (number(loss_of(last)), f"mean training loss, round {last.number}")
+    ]
+    measured = [record for record in run.records if record.heldout_loss]
+    if measured:
+        value, at = heldout_of(measured[-1]), measured[-1].number
+        told.append((number(value), f"mean held-out loss, round {at}"))
+    return told
 
 
 def _curves(run: RunStatus) -> Html:
@@ -170,7 +192,13 @@ def _curves(run: RunStatus) -> Html:
                 for r in run.records
                 if r.stage == stage and (value := loss_of(r)) is not None
             ]
-            lines.append((f"Mean loss, {stage}", "loss", points))
+            lines.append((f"Mean training loss, {stage}", "loss", points))
+        held = [
+            (float(r.number), value)
+            for r in run.records
+            if (value := heldout_of(r)) is not None
+        ]
+        lines.append(("Mean held-out loss", "loss", held))
     charts = [
         line_chart(
             points,
@@ -200,25 +228,34 @@ def _reach(points: Sequence[tuple[float, float]]) -> tuple[float, float, float, 
 def _details(run: RunStatus) -> Html:
     if not run.records:
         return Html()
-    value = "ε spent at most" if run.private else "Mean loss"
+    losses = ["Mean loss", "Mean held-out loss"]
+    values = ["ε spent at most"] if run.private else losses
     scope = f"; ε {_scope(run)}" if run.private else ""
     rounds = table(
         f"Rounds, newest first; bytes of all sites together{scope}",
-        ("Round", "Stage", "Took part", "Left out", "To", "From", "Time", value),
+        (
+            *("Round", "Stage", "Took part", "Left out, or held to the bound"),
+            *("To", "From", "Time", *values),
+        ),
         [_line(run, record) for record in reversed(run.records[-_MOST:])],
         words=(0, 1, 2, 3),
     )
     last = {s: r for r in run.records for s in r.sites}
+    shown = [name.replace("Mean l", "L").replace("Mean h", "H") for name in values]
     by_site = table(
         f"Sites, over all rounds of this run{scope}",
-        ("Site", "Took part", "To the site", "From the site", f"{value}, last"),
+        (
+            *("Site", "Took part", "Held to the bound", "To the site"),
+            *("From the site", *(f"{name}, last" for name in shown)),
+        ),
         [
             (
                 site,
                 f"{took(run, site)} of {run.round}",
+                f"{sum(site in r.bounded for r in run.records)} rounds",
                 size(sum(r.bytes_to.get(site, 0) for r in run.records)),
                 size(sum(r.bytes_from.get(site, 0) for r in run.records)),
-                _own(run, last.get(site), site),
+                *_own(run, last.get(site), site),
             )
             for site in run.sites
         ],
@@ -235,26 +272,30 @@ def _fold(title: str, body: Html) -> Html:
 
 def _line(run: RunStatus, record: RoundRecord) -> tuple[object, ...]:
     part = f"{len(record.sites)} of {len(run.sites)}"
-    left = ", ".join(f"{site} ({code})" for site, code in record.left_out.items())
-    value = spent_of(record) if run.private else loss_of(record)
+    apart = [f"{site} ({code})" for site, code in record.left_out.items()]
+    apart += [f"{s} ({n:g} times the others)" for s, n in record.bounded.items()]
+    losses = [loss_of(record), heldout_of(record)]
+    values = [spent_of(record)] if run.private else losses
     void = tag("em", f"{part}, not counted", class_="bad")
     return (
         record.number,
         record.stage,
         part if record.counted else void,
-        left or DASH,
+        ", ".join(apart) or DASH,
         size(sum(record.bytes_to.values())),
         size(sum(record.bytes_from.values())),
         duration(record.seconds),
-        number(value, 2 if run.private else 4),
+        *(number(value, 2 if run.private else 4) for value in values),
     )
 
 
-def _own(run: RunStatus, record: RoundRecord | None, site: str) -> Html:
-    if record is None:
-        return number(None)
-    told = record.epsilon if run.private else record.loss
-    return number(told.get(site), 2 if run.private else 4)
+def _own(run: RunStatus, record: RoundRecord | None, site: str) -> list[Html]:
+    """What the site told last: epsilon, or both of its losses."""
+    if run.private:
+        return [number(record.epsilon.get(site) if record else None, 2)]
+    held = [r.heldout_loss[site] for r in run.records if site in r.heldout_loss]
+    loss = record.loss.get(site) if record else None
+    return [number(loss, 4), number(held[-1] if held else None, 4)]
 
 
 def _installed(run: RunStatus) -> Html:

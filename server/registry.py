@@ -36,6 +36,9 @@ class RoundRecord:
     sites: list[str]  # whose updates were merged, or would have been
     left_out: dict[str, str]  # site -> code
     seconds: float
+    bounded: dict[str, float] = field(
+        default_factory=dict
+    )  # held to the bound: size of the update over the other sites' median
     units: dict[str, int] = field(default_factory=dict)
     loss: dict[str, float] = field(
         default_factory=dict

@@ -38,6 +38,8 @@ class RunStatus:
     stage: str = ""  # of the round that is next or under way; empty after the last
     merge: str = ""
     min_sites: int = 0
+    weight_cap: float = 0.0  # as in the configuration of a run
+    norm_bound: float = 0.0
     private: bool = False
     epsilon: float = 0.0  # claimed by the run, where it is private
     delta: float = 0.0
@@ -97,6 +99,8 @@ def stand(state: Path, run: str) -> RunStatus:
         stage=federation.stage(done + 1) if going else "",
         merge=config.merge,
         min_sites=federation.min_sites,
+        weight_cap=federation.weight_cap,
+        norm_bound=federation.norm_bound,
         private=config.privacy.enabled,
         epsilon=config.privacy.epsilon,
         delta=config.privacy.delta,
@@ -117,6 +121,11 @@ def part_of(record: RoundRecord, site: str) -> str:
 def loss_of(record: RoundRecord) -> float | None:
     """Mean of what the sites told of their losses; None where none did."""
     return fmean(record.loss.values()) if record.loss else None
+
+
+def heldout_of(record: RoundRecord) -> float | None:
+    """Mean of the sites' held-out losses; None where none was told."""
+    return fmean(record.heldout_loss.values()) if record.heldout_loss else None
 
 
 def spent_of(record: RoundRecord) -> float | None:
@@ -179,7 +188,10 @@ def _record(path: Path, _: int, number: int) -> RoundRecord:
     facts = json.loads(path.read_text())
     record = RoundRecord(**{f.name: facts[f.name] for f in fields(RoundRecord)})
     words = (record.stage, *record.sites, *record.left_out, *record.left_out.values())
-    maps = (record.loss, record.epsilon, record.bytes_to, record.bytes_from)
+    maps = (
+        *(record.loss, record.heldout_loss, record.bounded, record.epsilon),
+        *(record.bytes_to, record.bytes_from),
+    )
     numbers = [value for named in maps for value in named.values()]
     if not all(isinstance(word, str) for word in words):
         raise TypeError

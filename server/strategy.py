@@ -8,24 +8,21 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from statistics import fmean, median
 
 from flwr.app import Message, RecordDict
 
 from server import place, runs
+from server.merging import merged
 from server.orders import Orders, round_words
 from server.post import Post
 from server.registry import Registry, RoundRecord
 from server.replies import LATE, Accepted, Expected, code_of, read
 from server.roster import Roster
+from server.roundline import line
 from server.weights import Weights
 from server.witness import Witness
 from vgmedgen.errors import ExchangeError, VGMedGenError
-from vgmedgen.exchange import merge, payload
-from vgmedgen.exchange.merge import Update
-from vgmedgen.exchange.schema import UPLINK
 from vgmedgen.exchange.wire import Kind, size
-from vgmedgen.plan import PrivacyConfig
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +85,10 @@ class Strategy:
         content = self._orders.order(Kind.TRAIN, number, weights)
         train = self._ask(Kind.TRAIN, number, sites, content)
         counted = len(train.accepted) >= federation.min_sites
+        bounded: dict[str, float] = {}
         if counted:
             try:
-                weights = self._merged(number, weights, train.accepted)
+                weights, bounded = merged(self._launch, number, weights, train.accepted)
             except ExchangeError as error:
                 log.warning("round %d: the updates do not merge: %s", number, error)
                 counted = False
@@ -110,6 +108,7 @@ class Strategy:
             ),
             seconds=time.monotonic() - started,
             units={name: reply.units for name, reply in train.accepted.items()},
+            bounded=dict(sorted(bounded.items())),
             loss=_losses(train.accepted),
             epsilon={
                 name: reply.numbers["epsilon-spent"]
@@ -124,7 +123,7 @@ class Strategy:
             bytes_from=_sums(train.received, heldout.received),
         )
         self._registry.write(record, weights)
-        log.info("%s", told(record, self._launch.config.privacy))
+        log.info("%s", line(record, self._launch.config.privacy))
         return weights
 
     def install(
@@ -178,69 +177,6 @@ class Strategy:
             else:
                 answers.accepted[name] = answer
         return answers
-
-    def _merged(
-        self, number: int, weights: Weights, accepted: Mapping[str, Accepted]
-    ) -> Weights:
-        """Both groups after a round.
-
-        Raises:
-            ExchangeError: if the merged weights could not be sent on.
-        """
-        federation = self._launch.config.federation
-        words = round_words(self._launch, number)
-        by_units = federation.weighting == "units"
-        counts = {n: float(r.units) if by_units else 1.0 for n, r in accepted.items()}
-        weighed = capped(counts, federation.weight_cap)
-        updates = [Update(n, weighed[n], r.state) for n, r in accepted.items()]
-        (group,) = UPLINK[words["stage"]]
-        merged = merge.combine(
-            self._launch.config.merge,
-            words["stage"],
-            int(words["turn"]),
-            weights[group],
-            updates,
-        )
-        payload.pack(merged, self._launch.schema.groups[group])
-        return {**weights, group: merged}
-
-
-def capped(counts: Mapping[str, float], cap: float) -> dict[str, float]:
-    """Weights of sites, none above `cap` times their median; a cap of 0 is none.
-
-    Nobody can check how many units a hospital has: one that claims a million would
-    have the merged model to itself.
-    """
-    most = cap * median(counts.values()) if cap else float("inf")
-    for name, count in counts.items():
-        if count > most:
-            log.warning(
-                "%s counts as %.0f units, not %.0f (federation.weight_cap)",
-                *(name, most, count),
-            )
-    return {name: min(count, most) for name, count in counts.items()}
-
-
-def told(record: RoundRecord, privacy: PrivacyConfig) -> str:
-    """A round in one line."""
-    total = len(record.sites) + len(record.left_out)
-    parts = [
-        f"round {record.number} {record.stage}: {len(record.sites)} of {total} sites"
-    ]
-    if record.left_out:
-        named = ", ".join(f"{name} ({code})" for name, code in record.left_out.items())
-        parts.append(f"left out {named}")
-    if not record.counted:
-        parts.append("not counted, the weights stay")
-    elif record.loss:
-        parts.append(f"loss {fmean(record.loss.values()):.4f}")
-    elif privacy.enabled:
-        level = "image-level" if privacy.unit == "image" else f"per {privacy.unit}"
-        parts.append(
-            f"epsilon spent at most {max(record.epsilon.values()):.3g} ({level}, delta "
-            f"{privacy.delta:g}, by the ledger of the site that spent most, all its runs)"
-        )
-    return ", ".join([*parts, f"{record.seconds:.1f} s"])
 
 
 def _judge(name: str, reply: Message | None, expected: Expected) -> Accepted | str:

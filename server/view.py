@@ -16,6 +16,7 @@ from server.standing import (
     TOOK,
     UNKNOWN,
     RunStatus,
+    heldout_of,
     loss_of,
     part_of,
     spent_of,
@@ -34,6 +35,7 @@ _COLOURS = {
 }
 _MARKS = {TOOK: ("■", "green"), ABSENT: ("·", "dim")}
 _LEFT_OUT = ("✕", "yellow")
+_BOUNDED = ("▣", "yellow")
 _NEXT = ("▫", "cyan")
 _SHOWN = 6  # of the latest rounds that are told in full
 _OLDER = 8  # runs that are told in one line
@@ -178,12 +180,17 @@ class _Grid:
         first = records[0].number if records else 1
         table = _table("site", f"rounds from {first}", "")
         for site in run.sites:
-            parts = [part_of(record, site) for record in records]
-            cells = Text.assemble(*(_MARKS.get(part, _LEFT_OUT) for part in parts))
+            cells = Text.assemble(*(_mark(record, site) for record in records))
             if run.state == runs.RUNNING:
                 cells.append(*_NEXT)
             table.add_row(clean(site), cells, Text(_often(run, site), "dim"))
         yield table
+
+
+def _mark(record: RoundRecord, site: str) -> tuple[str, str]:
+    if site in record.bounded:
+        return _BOUNDED
+    return _MARKS.get(part_of(record, site), _LEFT_OUT)
 
 
 def _often(run: RunStatus, site: str) -> str:
@@ -196,7 +203,10 @@ def _often(run: RunStatus, site: str) -> str:
 
 
 def _legend(run: RunStatus) -> list[RenderableType]:
+    marks: tuple[tuple[str, str], ...]
     marks = (("■", TOOK), ("✕", "left out"), ("·", ABSENT))
+    if any(record.bounded for record in run.records):
+        marks = (*marks, ("▣", "took part, its update held to the bound"))
     codes = {code for record in run.records for code in record.left_out.values()}
     lines: list[RenderableType] = [
         Text("  ".join(f"{mark} {what}" for mark, what in marks), "dim")
@@ -208,15 +218,16 @@ def _legend(run: RunStatus) -> list[RenderableType]:
 
 
 def _rounds(run: RunStatus) -> Table:
-    last = "epsilon spent" if run.private else "loss"
-    numbers = ("round", "to sites", "from sites", "time", last)
+    last = ("epsilon spent",) if run.private else ("loss", "held-out loss")
+    numbers = ("round", "to sites", "from sites", "time", *last)
     table = _table(
-        *("round", "stage", "took part", "to sites", "from sites", "time", last),
-        *("left out",),
+        *("round", "stage", "took part", "to sites", "from sites", "time", *last),
+        *("left out, or held to the bound",),
         numbers=numbers,
     )
     for record in run.records[-_SHOWN:]:
-        value = spent_of(record) if run.private else loss_of(record)
+        losses = [loss_of(record), heldout_of(record)]
+        values = [spent_of(record)] if run.private else losses
         table.add_row(
             str(record.number),
             clean(record.stage),
@@ -224,12 +235,17 @@ def _rounds(run: RunStatus) -> Table:
             size_text(sum(record.bytes_to.values())),
             size_text(sum(record.bytes_from.values())),
             how_long(record.seconds),
-            plain(value, 3 if run.private else 4),
-            Text(
-                ", ".join(f"{clean(k)} {clean(v)}" for k, v in record.left_out.items())
-            ),
+            *(plain(value, 3 if run.private else 4) for value in values),
+            Text(", ".join(_apart(record))),
         )
     return table
+
+
+def _apart(record: RoundRecord) -> list[str]:
+    """Whose update did not count, and whose did not count whole."""
+    left = [f"{clean(site)} {clean(code)}" for site, code in record.left_out.items()]
+    sizes = record.bounded.items()
+    return left + [f"{clean(site)} {times:g} x the others" for site, times in sizes]
 
 
 def _took(run: RunStatus, record: RoundRecord) -> Text:

@@ -139,7 +139,8 @@ class FederationConfig:
     # median | trimmed_mean
     merge: str = "auto"
     weighting: str = "units"  # units | uniform
-    weight_cap: float = 0.0  # most weight of a site, times the median; 0: no cap
+    weight_cap: float = 0.0  # most weight of a site, times the others' median; 0: none
+    norm_bound: float = 0.0  # most change by a site, times the others' median; 0: none
     min_sites: int = 2  # sites without which a round does not count
     wait_s: float = 120.0  # seconds to wait for min_sites to be there
     round_timeout_s: float = 3600.0  # seconds a site has for one round
@@ -157,7 +158,9 @@ class FederationConfig:
             round_timeout_s=self.round_timeout_s,
         )
         within("federation", 0, 86_400, return_s=self.return_s)
-        within("federation", 0, 1e6, weight_cap=self.weight_cap)
+        for name in ("weight_cap", "norm_bound"):
+            if limit := getattr(self, name):  # below one nobody could be at the median
+                within("federation", 1, 1e6, **{name: limit})
         within("federation", 1, 10_000, align_rounds=self.align_rounds)
         within("federation", 1, 10_000, generate_rounds=self.generate_rounds)
 

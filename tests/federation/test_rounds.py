@@ -163,14 +163,3 @@ def test_updates_that_merge_to_something_unsendable_change_nothing(tmp_path, cap
 def test_a_server_that_is_not_told_its_run_says_so():
     with pytest.raises(ConfigError, match="run-file"):
         engine.drive(server.app.app, client_of([]), sites=1, run_config={})
-
-
-def test_a_site_that_claims_a_million_units_does_not_have_the_model_to_itself(caplog):
-    from server.strategy import capped
-
-    claimed = {"alpha": 100.0, "beta": 80.0, "gamma": 1e6}
-    assert capped(claimed, 0) == claimed
-    assert capped(claimed, 10) == {"alpha": 100.0, "beta": 80.0, "gamma": 1000.0}
-    assert "gamma counts as 1000 units, not 1000000" in caplog.text
-    honest = {"alpha": 100.0, "beta": 900.0}
-    assert capped(honest, 10) == honest

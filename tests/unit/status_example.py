@@ -1,5 +1,6 @@
 """Made-up states of a coordinator: what its page and its view have to show."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -184,8 +185,33 @@ def private():
     return status(nodes=tuple(map(node, sites)), runs=(long,))
 
 
+def bounded():
+    """One site sends far too much in every round; sites tell their held-out loss."""
+    sites = ["hospital-a", "hospital-b", "hospital-c"]
+    told = [
+        replace(
+            record,
+            bounded={"hospital-c": 97.2},
+            heldout_loss=dict.fromkeys(sites[:2], 0.08)
+            if record.stage == "generate"
+            else {},
+        )
+        for record in records(sites, 5)
+    ]
+    held = run(
+        *("held-5d1c2b3a", sites, 5),
+        records=tuple(told),
+        weight_cap=2.0,
+        norm_bound=2.0,
+        state="finished",
+        stage="",
+    )
+    return status(nodes=tuple(map(node, sites)), runs=(held,))
+
+
 ALL = {
     "nothing": nothing,
+    "bounded": bounded,
     "three": three,
     "failed": failed,
     "many": many,

@@ -54,6 +54,8 @@ def hostile():
         record,
         stage=EVIL,
         left_out={f"c{EVIL}": EVIL, "d": "VG42"},
+        bounded={EVIL: 3.0},
+        heldout_loss={EVIL: 0.5},
     )
     run = example.run(
         EVIL,
@@ -307,3 +309,22 @@ def test_status_json_has_no_value_that_is_not_strict(client):
         raise AssertionError(word)
 
     json.loads(client.get("/status.json").text, parse_constant=refuse)
+
+
+def test_the_page_shows_held_out_losses_limits_and_who_was_held_to_the_bound():
+    told = page.fragment(example.bounded())
+    assert "mean held-out loss, round 5" in told
+    assert "Mean held-out loss" in told
+    assert "no site counts for more than 2 times the others" in told
+    assert "no update changes more than 2 times the others" in told
+    assert told.count('class="took bounded"') == 5
+    assert told.count("hospital-c (97.2 times the others)") == 5
+    assert "5 rounds" in told
+    quiet = page.fragment(example.three())
+    assert "bounded" not in quiet
+    assert "no site counts for more" not in quiet
+
+
+def test_under_differential_privacy_the_page_tells_no_loss_of_either_kind():
+    told = page.fragment(example.private())
+    assert "loss" not in told

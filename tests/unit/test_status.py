@@ -337,6 +337,15 @@ def test_the_view_says_why_sites_were_left_out():
     assert "✕" in told
 
 
+def test_the_view_shows_held_out_losses_and_whose_update_was_held_to_the_bound():
+    told = shown(example.bounded(), 200)
+    assert "held-out loss" in told
+    assert "0.08" in told
+    assert "▣ took part, its update held to the bound" in told
+    assert told.count("hospital-c 97.2 x the others") == 5
+    assert "▣" not in shown(example.three(), 200)
+
+
 def test_a_name_cannot_steer_the_terminal():
     evil = "a\x1b[2J\x07[red]b[/red]\u202e\r\n\ud800"
     node = example.node(evil, version=evil, base=evil, refused=evil)
@@ -344,6 +353,7 @@ def test_a_name_cannot_steer_the_terminal():
         example.records([evil], 1)[0],
         sites=[evil],
         left_out={f"x{evil}": evil},
+        bounded={evil: 3.0},
         stage=evil,
     )
     run = example.run(evil, [evil], 1, records=(record,), why=evil, code=evil)
