@@ -229,19 +229,13 @@ def audit_show(
 
 def _key_path(folder: Path) -> Path:
     """Where the private key lies, or will; read before site.yaml is complete."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    from vgmedgen.configfile import read_yaml
-    from vgmedgen.errors import ConfigError
     from vgmedgen.siteconfig import FILE, Coordinator
+    from vgmedgen.values import typed
+    from vgmedgen.yamlfile import read_yaml
 
-    path, key = folder / FILE, Coordinator().key
-    if path.is_file():
-        try:
-            key = OmegaConf.select(read_yaml(path), "coordinator.key", default=key)
-        except (OmegaConfBaseException, YAMLError) as error:
-            told = " ".join(str(error).split())
-            raise ConfigError(f"{path} is not YAML: {told}") from None
-    return folder / str(key or Coordinator().key)
+    path, key = folder / FILE, None
+    told = read_yaml(path) if path.is_file() else None
+    section = told.get("coordinator") if isinstance(told, dict) else None
+    if isinstance(section, dict):
+        key = typed(str | None, section.get("key"), "coordinator.key")
+    return folder / (key or Coordinator().key)

@@ -22,10 +22,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from vgmedgen.configfile import fill, read_yaml
+from vgmedgen.configfile import load
 from vgmedgen.errors import ConfigError, StateError, TrustError
 from vgmedgen.files import write_text
 from vgmedgen.ranges import within
@@ -104,20 +101,7 @@ class Kits:
                 f"{folder} is no kits folder: there is no {path}; make one with "
                 "`vgmedgen-server provision`"
             )
-        try:
-            config = fill(CoordinatorConfig, [read_yaml(path)])
-        except (
-            OmegaConfBaseException,
-            YAMLError,
-            OSError,
-            TypeError,
-            ValueError,
-        ) as error:
-            told = " ".join(str(error).split())
-            raise ConfigError(f"{path} is not YAML with keys: {told}") from None
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from None
-        kits = cls(folder.absolute(), config)
+        kits = cls(folder.absolute(), load(CoordinatorConfig, path))
         kits._check_secrets()
         kits.nodes()
         if serving:

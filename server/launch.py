@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from yaml import YAMLError
 
 from server.weights import Weights, from_bytes, to_bytes
 from vgmedgen import configfile
@@ -127,7 +126,7 @@ class Launch:
             )
         except (
             *(OSError, ValueError, KeyError, TypeError, RecursionError),
-            *(YAMLError, ConfigError),
+            ConfigError,
         ):
             raise StateError(
                 f"{path} is not a readable launch file; start the run again"

@@ -8,8 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
-from yaml import YAMLError
-
 from server import runs
 from server.launch import CONFIG, Launch
 from server.registry import Registry, RoundRecord
@@ -206,7 +204,7 @@ def _record(path: Path, _: int, number: int) -> RoundRecord:
 def _launch(path: Path, _: int) -> Launch:
     try:
         return Launch.load(path)
-    except (ValueError, YAMLError, ConfigError):
+    except (ValueError, ConfigError):
         raise StateError(
             f"{path.with_name(CONFIG)} is damaged; restore it from a copy"
         ) from None

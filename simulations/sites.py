@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from vgmedgen.base import Bundle
 from vgmedgen.config import DataConfig, RunConfig, Source
 from vgmedgen.data import adapters, split
@@ -17,6 +15,7 @@ from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_text
 from vgmedgen.site import Site
 from vgmedgen.training.loop import seed_of
+from vgmedgen.yamlfile import write_yaml
 
 POOLED = "pooled"
 
@@ -188,7 +187,7 @@ def _write(
         "policy": {"ungated": True},
         "device": config.run.device,
     }
-    write_text(folder / "site.yaml", OmegaConf.to_yaml(OmegaConf.create(told)))
+    write_text(folder / "site.yaml", write_yaml(told))
 
 
 def _resolved(path: str) -> str:

@@ -6,26 +6,25 @@ its range with the range.
 """
 
 import difflib
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import CollectionEndEvent, CollectionStartEvent, SafeLoader, YAMLError, parse
 
 from vgmedgen.config import RunConfig
 from vgmedgen.errors import ConfigError
+from vgmedgen.files import write_text
 from vgmedgen.plan import Plan
+from vgmedgen.values import override, typed
+from vgmedgen.yamlfile import MOST_DEPTH, Text, read_yaml, write_yaml
 
 T = TypeVar("T")
 
 GROUPS = ("data", "model", "privacy", "federation")
-MOST_BYTES = 2**20  # of a YAML file
-MOST_DEPTH = 20  # of maps and lists in each other; ours are 5 deep
 
 
 def config_root() -> Path:
@@ -59,55 +58,46 @@ def load_run(overrides: Sequence[str] = (), *, root: Path | None = None) -> RunC
     }
     layers = [base]
     layers += [
-        OmegaConf.create({group: _read(root, group, defaults[group])})
+        {group: _read(root, group, defaults[group])}
         for group in GROUPS
         if group in defaults
     ]
-    layers += [experiment, OmegaConf.create({"experiment": name})]
-    try:
-        layers.append(OmegaConf.from_dotlist(rest))
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"cannot read the overrides: {error}") from None
+    layers += [experiment, {"experiment": Text(name, plain=False)}]
+    layers += [override(RunConfig, word) for word in rest]
     return fill(RunConfig, layers)
 
 
 def save(config: RunConfig, path: Path) -> None:
-    """Write `config` as YAML; `load_file` reads it back equal."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    """Write `config` as YAML; `load_file` reads it back equal.
+
+    Raises:
+        StateError: if the disk is full or not writable.
+    """
+    told: Any = OmegaConf.to_container(OmegaConf.structured(config))
+    write_text(path, write_yaml(told))
 
 
 def load_file(path: Path) -> RunConfig:
-    """Read a resolved run as written by `save`."""
-    return fill(RunConfig, [read_yaml(path)])
-
-
-def read_yaml(path: Path) -> DictConfig | ListConfig:
-    """What a YAML file holds.
-
-    Its size and depth are looked at first: the libraries that make objects of it call
-    themselves for every level, until the process is dead.
+    """Read a resolved run as written by `save`.
 
     Raises:
-        ConfigError: if it is too large or too deep.
-        OSError: if it cannot be read.
-        ValueError: if it is no text.
-        YAMLError: if it is no YAML.
+        ConfigError: if it cannot be read, has an unknown key or a value out of range.
     """
-    with path.open("rb") as stream:
-        content = stream.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise ConfigError(
-            f"{path} has more than {MOST_BYTES} bytes, which is the limit"
-        )
-    text, depth = content.decode(), 0
-    for event in parse(text, Loader=SafeLoader):  # makes no objects
-        depth += isinstance(event, CollectionStartEvent)
-        depth -= isinstance(event, CollectionEndEvent)
-        if depth > MOST_DEPTH:
-            raise ConfigError(
-                f"{path} is nested more than {MOST_DEPTH} deep, which is the limit"
-            )
-    return OmegaConf.load(io.StringIO(text))
+    return load(RunConfig, path)
+
+
+def load(schema: type[T], path: Path) -> T:
+    """An instance of the dataclass `schema` from one YAML file.
+
+    Raises:
+        ConfigError: naming the file, if it cannot be read, has an unknown key or a value
+            out of range.
+    """
+    told = read_yaml(path)
+    try:
+        return fill(schema, [told])
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def plan_from_json(text: str) -> Plan:
@@ -153,25 +143,25 @@ def _picks(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return picks, rest
 
 
-def _read(root: Path, *parts: str) -> DictConfig:
+def _read(root: Path, *parts: str) -> dict[str, Any]:
     path = root.joinpath(*parts[:-1], f"{parts[-1]}.yaml")
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         raise ConfigError(
             f"there is no {parts[0]} '{parts[-1]}'; there are: {', '.join(known)}"
         )
-    try:
-        found = read_yaml(path)
-    except YAMLError as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML: {told}") from None
-    if not isinstance(found, DictConfig):
+    found = read_yaml(path)
+    if not isinstance(found, dict | None):
         raise ConfigError(f"{path} must hold keys and values at its top level")
-    return found
+    return found or {}
 
 
 def fill(schema: type[T], layers: Sequence[object]) -> T:
     """An instance of the dataclass `schema`, from layers of which the last one wins.
+
+    Args:
+        schema: says what type each key takes.
+        layers: what `read_yaml` gave, or plain values; None holds nothing.
 
     Raises:
         ConfigError: for an unknown key, with the nearest name, or a value out of range.
@@ -179,7 +169,9 @@ def fill(schema: type[T], layers: Sequence[object]) -> T:
     merged = OmegaConf.structured(schema)
     try:
         for layer in layers:
-            merged = OmegaConf.merge(merged, layer)
+            merged = OmegaConf.merge(
+                merged, typed(schema, {} if layer is None else layer)
+            )
         filled: Any = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or ""

@@ -7,14 +7,11 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
-from vgmedgen.configfile import fill, read_yaml
+from vgmedgen.configfile import load
 from vgmedgen.errors import ConfigError
 from vgmedgen.plan import MOST_DELTA, MOST_EPSILON
 from vgmedgen.ranges import one_of, positive, within
+from vgmedgen.yamlfile import read_yaml
 
 FILE = "site.yaml"
 STAGES = ("align", "generate")
@@ -157,7 +154,6 @@ class SiteConfig:
 
 def keys_of(path: Path) -> frozenset[str]:
     """Every key that a site.yaml sets, with those above it: `policy`, `policy.hours`."""
-    raw = OmegaConf.to_container(read_yaml(path), resolve=False)
     found: set[str] = set()
 
     def walk(value: object, prefix: str) -> None:
@@ -166,7 +162,7 @@ def keys_of(path: Path) -> frozenset[str]:
                 found.add(f"{prefix}{name}")
                 walk(below, f"{prefix}{name}.")
 
-    walk(raw, "")
+    walk(read_yaml(path), "")
     return frozenset(found)
 
 
@@ -178,10 +174,4 @@ def load_config(path: Path) -> SiteConfig:
     """
     if not path.is_file():
         raise ConfigError(f"there is no {path}; a site's folder needs a site.yaml")
-    try:
-        return fill(SiteConfig, [read_yaml(path)])
-    except (OmegaConfBaseException, YAMLError, OSError, TypeError, ValueError) as error:
-        told = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML of keys and values: {told}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from None
+    return load(SiteConfig, path)

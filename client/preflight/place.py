@@ -6,10 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
-from vgmedgen.configfile import fill, read_yaml
+from vgmedgen.configfile import fill
 from vgmedgen.siteconfig import FILE, Coordinator, Policy
+from vgmedgen.yamlfile import read_yaml
 
 if TYPE_CHECKING:  # brings torch, which `start` does not wait for
     from vgmedgen.data.records import Dataset
@@ -28,10 +27,10 @@ class Place:
     def sections(self) -> Mapping[str, Any]:
         """What site.yaml holds, unchecked; nothing where it is no YAML."""
         try:
-            found = OmegaConf.to_container(read_yaml(self.folder / FILE))
+            found = read_yaml(self.folder / FILE)
         except Exception:  # noqa: BLE001 - the examination of site.yaml says what it is
             return {}
-        return {str(k): v for k, v in found.items()} if isinstance(found, dict) else {}
+        return found if isinstance(found, dict) else {}
 
     @property
     def coordinator(self) -> Coordinator:

@@ -7,17 +7,16 @@ import pytest
 
 from vgmedgen.config import FederationConfig, RunConfig
 from vgmedgen.configfile import (
-    MOST_BYTES,
     config_root,
     load_file,
     load_run,
     plan_from_json,
-    read_yaml,
     save,
 )
 from vgmedgen.errors import ConfigError
 from vgmedgen.plan import Plan
 from vgmedgen.siteconfig import load_config
+from vgmedgen.yamlfile import MOST_BYTES, read_yaml
 
 EXPERIMENTS = sorted(p.stem for p in (config_root() / "experiment").rglob("*.yaml"))
 
@@ -49,7 +48,7 @@ def test_a_typo_is_refused_with_the_nearest_name():
     [
         ("generate.rank=0", "generate.rank must be above 0"),
         ("generate.dropout=1.5", r"\[0, 0.9\]"),
-        ("generate.learning_rate=nan", "must be above 0"),
+        ("generate.learning_rate=nan", "must be a number"),
         ("federation.merge=mean", "must be one of auto, average"),
         ("model.image_px=50", "multiple of 16"),
         ("data.heldout=0.9", "data.heldout"),

@@ -10,7 +10,6 @@ captions and counts tell of them. A plan that sets every attribute, and every co
 takes nothing from them.
 """
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from vgmedgen.configfile import read_yaml
 from vgmedgen.data.attributes import ANATOMY, STYLE
 from vgmedgen.data.captions import OLDEST, PEOPLE, caption
 from vgmedgen.data.records import Record
@@ -30,6 +25,8 @@ from vgmedgen.errors import ConfigError
 from vgmedgen.site import Site
 from vgmedgen.synthesis import choices
 from vgmedgen.synthesis.prompts import MOST_IMAGES, Wish
+from vgmedgen.values import number, truth, whole
+from vgmedgen.yamlfile import Text, read_yaml
 
 KEYS = ("classes", "balance", "most", "facts")
 FEWEST = 5  # units; the words of fewer would be those of single patients
@@ -125,15 +122,17 @@ def read_plan(path: Path, seen: Seen) -> Plan:
     """
     told = _load(path)
     _known(path, "key", told, KEYS)
-    classes = told.get("classes") or {}
+    classes = told.get("classes", {})
     if not isinstance(classes, dict):
         raise ConfigError(f"{path}: classes must map a class to what is wanted of it")
-    balance = told.get("balance", False)
-    if not isinstance(balance, bool):
-        raise ConfigError(f"{path}: balance must be true or false, got '{balance}'")
+    balance = truth(told["balance"]) if "balance" in told else False
+    if balance is None:
+        raise ConfigError(
+            f"{path}: balance must be true or false, got '{told['balance']}'"
+        )
     _known(path, "class", classes, seen.known)
-    parts = tuple(_part(path, str(k), v, seen.modality) for k, v in classes.items())
-    most = _count(path, "most", told.get("most", MOST_IMAGES))
+    parts = tuple(_part(path, k, v, seen.modality) for k, v in classes.items())
+    most = _count(path, "most", told.get("most", Text(str(MOST_IMAGES))))
     asked = sum(part.count for part in parts)
     if asked > most:
         raise ConfigError(f"{path} asks for {asked} images; the limit is {most}")
@@ -143,7 +142,7 @@ def read_plan(path: Path, seen: Seen) -> Plan:
         raise ConfigError(
             f"{path}: balance needs classes, and no training image here has one"
         )
-    facts = _facts(path, told.get("facts") or {}, seen.modality)
+    facts = _facts(path, told.get("facts", {}), seen.modality)
     return Plan(parts=parts, balance=balance, most=most, facts=facts)
 
 
@@ -215,13 +214,9 @@ def _open(
 
 
 def _load(path: Path) -> dict[Any, Any]:
-    try:
-        if not path.is_file():
-            raise ConfigError(f"there is no plan {path}")
-        told = OmegaConf.to_container(read_yaml(path), resolve=False)
-    except (YAMLError, OmegaConfBaseException, OSError, ValueError) as error:
-        why = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML: {why}") from None
+    if not path.is_file():
+        raise ConfigError(f"there is no plan {path}")
+    told = {} if (told := read_yaml(path)) is None else told
     if not isinstance(told, dict):
         raise ConfigError(f"{path} must hold keys and values at its top level")
     return told
@@ -240,7 +235,7 @@ def _known(
 
 
 def _part(path: Path, label: str, told: object, modality: str) -> Part:
-    if isinstance(told, int):
+    if isinstance(told, Text) and not told.nothing:
         told = {"count": told}
     if not isinstance(told, dict) or "count" not in told:
         raise ConfigError(f"{path}: the class {label} needs a count")
@@ -267,13 +262,16 @@ def _chosen(
 
 
 def _count(path: Path, where: str, told: object) -> int:
-    if isinstance(told, bool) or not isinstance(told, int):
-        raise ConfigError(f"{path}: {where} must be a whole number, got '{told}'")
-    if not 1 <= told <= MOST_IMAGES:
+    count = whole(told)
+    if count is None:
         raise ConfigError(
-            f"{path}: {where} must lie in [1, {MOST_IMAGES}], got {str(told)[:20]}"
+            f"{path}: {where} must be a whole number, got '{str(told)[:60]}'"
         )
-    return told
+    if not 1 <= count <= MOST_IMAGES:
+        raise ConfigError(
+            f"{path}: {where} must lie in [1, {MOST_IMAGES}], got {str(count)[:20]}"
+        )
+    return count
 
 
 def _facts(path: Path, told: object, modality: str) -> dict[str, str]:
@@ -286,13 +284,13 @@ def _facts(path: Path, told: object, modality: str) -> dict[str, str]:
     }
     for name, value in told.items():
         if name in allowed:
-            if not isinstance(value, str):
+            if not isinstance(value, Text):
                 raise ConfigError(
                     f"{path}: {name} must be one word, got '{str(value)[:60]}'"
                 )
             _known(path, name, {value: None}, allowed[name])
-        elif isinstance(value, bool) or not isinstance(value, int | float):
+        elif (age := number(value)) is None:
             raise ConfigError(f"{path}: age must be a number of years, got '{value}'")
-        elif not (math.isfinite(value) and 0 < value < OLDEST):
+        elif not 0 < age < OLDEST:
             raise ConfigError(f"{path}: age must lie in (0, {OLDEST}), got {value}")
     return {name: str(value) for name, value in told.items()}
