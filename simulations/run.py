@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 RUN_FILE = "run.yaml"
 GATE_NUMBERS = (
     *("tried", "flagged", "share", "reasons", "threshold", "method", "false_alarms"),
-    *("observed", "training", "heldout", "copies", "closer", "expected", "chance"),
+    *("promised", "training", "heldout", "copies", "closer", "expected", "chance"),
 )
 
 

@@ -78,6 +78,7 @@ def release_gate(place: Place) -> str | Caution:
     from vgmedgen.gate.calibration import (  # noqa: PLC0415 - brings numpy
         FEWEST,
         FIRM,
+        least_rate,
         rank_of,
     )
 
@@ -96,11 +97,15 @@ def release_gate(place: Place) -> str | Caution:
             + (", or raise heldout in site.yaml" if heldout < FEWEST else ""),
         )
     rate = site.config.gate.false_alarms
-    firm = rank_of(heldout, rate) >= FIRM
-    return (
+    held = len(units & site.heldout_units)
+    firm = rank_of(held, rate) >= FIRM
+    told = (
         f"can open: its threshold is {'a rank among' if firm else 'read off the tail of'} "
-        f"{in_range(heldout)} held-out images, for false alarms of {100 * rate:g} %"
+        f"{in_range(held)} held-out units, for false alarms of {100 * rate:g} %"
     )
+    if least_rate(held) <= rate:
+        return f"{told} at most"
+    return f"{told}, which is an estimate: so few units promise no such small rate"
 
 
 def _alone(place: Place, source: SiteSource) -> Dataset:

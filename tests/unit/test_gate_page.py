@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vgmedgen.errors import StateError
-from vgmedgen.gate.calibration import FEWEST, Calibration
+from vgmedgen.gate.calibration import FEWEST, Calibration, Tails
 from vgmedgen.gate.page import headline, page, write
 from vgmedgen.gate.report import Report
 from vgmedgen.gate.verdict import REASONS, Verdict
@@ -21,6 +21,9 @@ def values_of(count, seed=0):
     """Detector values (count, 3) and distances (count,) of made-up held-out images."""
     rng = np.random.default_rng(seed)
     return rng.gumbel(0, 1, (count, 3)), rng.normal(0.9, 0.08, count)
+
+
+USUAL = Tails.of(values_of(100, seed=1)[0])  # as training images show it
 
 
 def verdicts(tried, held, *, closer=0):
@@ -38,19 +41,17 @@ def verdicts(tried, held, *, closer=0):
     ]
 
 
-def report(
-    tried=12, held=2, *, heldout=200, given=None, copies=0, closer=9, observed=2
-):
+def report(tried=12, held=2, *, heldout=200, given=None, copies=0, closer=9, rate=RATE):
     values, distances = given or values_of(heldout)
-    calibration = Calibration.of(values, RATE)
+    scores = USUAL.scores(values)
+    calibration = Calibration.of(scores, [str(k) for k in range(len(scores))], rate)
     return Report.of(
         verdicts(tried, held, closer=min(closer, tried)),
         calibration=calibration,
-        rate=RATE,
-        observed=observed,
+        rate=rate,
         copies=copies,
         sizes=(800, len(values) + copies),
-        heldout=(calibration.scores(values), distances),
+        heldout=(scores, distances),
         digest="ab" * 32,
     )
 
@@ -116,7 +117,8 @@ def test_the_page_says_what_the_counts_are():
         "120 images were tried: 106 cleared, 14 are held back.",
         "11.7 % (95 % interval 6.5 to 18.8 %)",
         f"the threshold is {found.threshold:.1f}.",
-        "2 of 200 would be held back, 1 % (95 % interval 0.1 to 3.6 %), which agrees",
+        "At most 1 % of the images of further units are held back by mistake",
+        "it is 0.1 to 2.8 % (95 % interval",
         "118 of 120 (98.3 %) lie nearer to a training image",
         f"With 800 training and 203 held-out images, {100 * 800 / 1003:.1f} % would",
         "is smaller than 0.01 % (one-sided exact binomial test)",
@@ -124,7 +126,6 @@ def test_the_page_says_what_the_counts_are():
         "3 held-out images show the same picture",
         "vgmedgen data twins finds such images",
         "More were held back than that explains",
-        "a rank among their scores",
         found.gate,
     ):
         assert part in told, part
@@ -159,18 +160,24 @@ def test_any_number_reads_well(tried, held, says):
     assert found.cleared == tried - held
 
 
-def test_too_few_held_out_images_for_a_check_are_said_and_not_called_perfect():
-    told = text_of(report(heldout=FEWEST, observed=0))
-    assert "was not measured" in told
-    assert "0 of 20" not in told
+def test_few_held_out_units_promise_one_in_as_many_and_the_page_says_so():
+    found = report(heldout=FEWEST)
+    assert found.promised == 1 / (FEWEST + 1)
+    told = text_of(found)
+    assert "At most 4.8 % of the images" in told
+    assert "The site asks for 1 %; 20 units can promise no less than one in 21" in told
+    assert "an estimate and no promise" in told
     assert "too few for a firm rank at 1 %" in told
-    assert "observed" not in told
 
 
-def test_a_gate_that_errs_more_than_it_states_says_so():
-    assert "which is more than stated" in text_of(report(observed=12))
-    assert "agrees with what is stated" in text_of(report(observed=0))
-    assert "which is less than stated" in text_of(report(heldout=900, observed=0))
+def test_many_held_out_units_promise_what_is_asked_for_by_a_rank():
+    found = report(heldout=400)
+    assert found.promised == found.false_alarms == RATE
+    told = text_of(found)
+    assert "a rank among their scores" in told
+    assert "no promise" not in told
+    assert 0 < found.likely.low < RATE < found.likely.high
+    assert "it is 0.3 to 2.2 % (95 % interval" in told
 
 
 def test_no_more_than_chance_is_not_called_a_leaning():
@@ -182,21 +189,21 @@ def test_no_more_than_chance_is_not_called_a_leaning():
 
 def test_held_out_images_that_are_all_alike_give_a_report():
     given = np.zeros((40, 3)), np.full(40, 0.7)
-    found = report(given=given, observed=0)
+    found = report(given=given)
     assert sum(found.distances.heldout) == 40
     assert all(map(math.isfinite, leaves(found.to_json())))
     assert all(
         a < b for a, b in zip(found.scores.edges, found.scores.edges[1:], strict=False)
     )
     assert "nan" not in text_of(found)
-    nothing = report(given=(np.zeros((40, 3)), np.zeros(40)), observed=0)
+    nothing = report(given=(np.zeros((40, 3)), np.zeros(40)))
     assert sum(nothing.distances.heldout) == 40
 
 
 def test_a_threshold_far_out_stays_on_the_figure():
     values, distances = values_of(100)
     values[:5] *= 40
-    found = report(given=(values, distances), observed=1)
+    found = report(given=(values, distances))
     assert found.threshold > 13
     assert found.scores.edges[0] < found.threshold < found.scores.edges[-1]
 
@@ -204,7 +211,7 @@ def test_a_threshold_far_out_stays_on_the_figure():
 @pytest.mark.parametrize("heldout", [24, 60, 150, 400])
 def test_one_image_of_the_site_moves_counts_and_no_other_number(heldout):
     values, distances = values_of(heldout, seed=heldout)
-    scores = Calibration.of(values, RATE).scores(values)
+    scores = USUAL.scores(values)
     usual = int(np.argsort(scores)[heldout // 3])  # of no rank that decides
     changed = values.copy(), distances.copy()
     changed[0][usual] -= 0.731
@@ -222,10 +229,11 @@ def test_one_image_of_the_site_moves_counts_and_no_other_number(heldout):
 
 def test_the_most_alike_image_of_the_site_is_told_to_a_step_of_the_bins():
     """The threshold by rank is the score of one image: 0.1 is all that is told of it."""
-    values, distances = values_of(150)
-    calibration = Calibration.of(values, RATE)
-    exact = {round(float(n), 6) for n in (*calibration.scores(values), *distances)}
-    assert calibration.threshold in calibration.scores(values)
+    values, distances = values_of(400)
+    scores = USUAL.scores(values)
+    calibration = Calibration.of(scores, [str(k) for k in range(len(scores))], RATE)
+    exact = {round(float(n), 6) for n in (*scores, *distances)}
+    assert calibration.threshold in scores
     found = report(given=(values, distances))
     assert found.threshold != calibration.threshold
     assert found.threshold == pytest.approx(calibration.threshold, abs=0.05001)

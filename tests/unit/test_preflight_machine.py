@@ -189,13 +189,13 @@ def test_whether_the_threshold_is_a_rank_is_told_with_the_rate_and_no_count(base
     assert found.ok
     assert not found.warning
     assert found.told == (
-        "can open: its threshold is a rank among 200-499 held-out images, for false "
-        "alarms of 1 %"
+        "can open: its threshold is a rank among 200-499 held-out units, for false "
+        "alarms of 1 % at most"
     )
     text = (based / "site.yaml").read_text()
     (based / "site.yaml").write_text(f"{text}gate: {{false_alarms: 0.005}}\n")
     told = of(examine(based))["release gate"].told
-    assert "read off the tail of 200-499 held-out images" in told
+    assert "read off the tail of 200-499 held-out units" in told
     assert "0.5 %" in told
 
 

@@ -253,7 +253,7 @@ def test_synthetic_images_are_marked_and_the_missing_check_is_said(tmp_path, pai
 
 
 def gated(**more):
-    numbers = {"tried": 12, "flagged": 1, "false_alarms": 0.01, "closer": 9}
+    numbers = {"tried": 12, "flagged": 1, "promised": 0.01, "closer": 9}
     return {**numbers, "expected": 0.8, "chance": 0.79, **more}
 
 

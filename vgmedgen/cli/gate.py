@@ -29,10 +29,9 @@ def gate(
 
     paths = files_of(images)
     place = Site(site.parent if site.name == FILE else site)
-    own, held_out = len(place.training), len(place.heldout)
-    what = f"Opening the release gate: {own + held_out:,} images of this site"
-    # held-out images are described and judged
-    with progress_of(what, own + 2 * held_out) as step:
+    many = len(place.training) + len(place.heldout)
+    what = f"Opening the release gate: {many:,} images of this site"
+    with progress_of(what, ReleaseGate.steps(place)) as step:
         opened = ReleaseGate.of(place, progress=step)
     verdicts = []
     with progress_of("comparing", len(paths)) as step:

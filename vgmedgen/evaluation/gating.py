@@ -24,7 +24,7 @@ def gates(report: Report) -> Html:
     if not found:
         return Html()
     head = (
-        *("Site", "Drawn", "Cleared", "Held back", "By mistake, stated"),
+        *("Site", "Drawn", "Cleared", "Held back", "By mistake, at most"),
         *("Nearer to training", "Expected", "Chance of as many"),
     )
     whys = (
@@ -99,7 +99,7 @@ def _row(site: str, one: Mapping[str, Any]) -> tuple[object, ...]:
         number(tried, 0),
         number(tried - held, 0),
         number(held, 0),
-        f"{plain(100 * one['false_alarms'], 1)} %",
+        f"{plain(100 * one['promised'], 1)} %",
         number(one["closer"], 0),
         number(expected, 1),
         number(one["chance"], 2),

@@ -1,7 +1,7 @@
 """One image against every training image of a site, by three detectors."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -89,11 +89,25 @@ class Comparer:
         _ = self._structures, self._hashes  # once, before several threads want them
         yield from side_by_side(self._one, images, self._device)
 
-    def _one(self, image: Tensor) -> Compared:
+    def usual(self, rows: Sequence[int]) -> Iterator[Compared]:
+        """Training images, each against those of all units but its own."""
+        _ = self._structures, self._hashes
+
+        def search(row: int) -> Compared:
+            own = self._training.records[row].unit
+            return self._one(self._training.pixels([row])[0], without=(own,))
+
+        yield from side_by_side(search, rows, self._device)
+
+    def _one(self, image: Tensor, without: Collection[str] = ()) -> Compared:
         picture = grey(image)[0]
-        match = self._structures.search(picture)
-        agreement, similar = self._hashes.search(picture)
+        among = torch.tensor(
+            [one.unit not in without for one in self._training.records]
+        )
+        match = self._structures.search(picture, without)
+        agreement, similar = self._hashes.search(picture, among)
         near, far = self.away(image)
+        near = near.where(among, torch.inf)
         nearest = int(near.argmin())
         distance = round(float(near[nearest]), DIGITS)
         closeness = -math.log(max(distance, 10.0**-DIGITS))

@@ -33,10 +33,15 @@ class Hashes:
     def __init__(self, pictures: Tensor) -> None:
         self.known = torch.cat([hashes(part) for part in torch.split(pictures, PART)])
 
-    def search(self, picture: Tensor) -> tuple[float, int]:
-        """Share of equal bits with the most similar training image, turned, and its row."""
+    def search(self, picture: Tensor, among: Tensor) -> tuple[float, int]:
+        """Share of equal bits with the most similar training image, turned, and its row.
+
+        Args:
+            picture: (H, W).
+            among: (N,) which training images are looked at.
+        """
         agreement = (hashes(turned(picture)) @ self.known.T + BITS) / (2 * BITS)
-        best, row = agreement.amax(0).max(0)
+        best, row = agreement.amax(0).where(among, -1.0).max(0)
         return float(best), int(row)
 
 

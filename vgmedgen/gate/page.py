@@ -154,16 +154,16 @@ def _verdict(report: Report) -> tuple[str, str]:
 
 def _many(report: Report) -> bool:
     """Whether more are held back than false alarms explain."""
-    return report.share is not None and report.share.low > report.false_alarms
+    return report.share is not None and report.share.low > report.promised
 
 
 def _meaning(report: Report) -> str:
     if not report.tried:
         return "There is nothing to hand on."
-    usual = report.false_alarms * report.tried
+    usual = report.promised * report.tried
     told = (
-        f"Of images that copy nothing, the gate holds back {_share(report.false_alarms)} "
-        f"by mistake; of {_count(report.tried)} that is "
+        f"Of images that copy nothing, the gate holds back at most "
+        f"{_share(report.promised)} by mistake; of {_count(report.tried)} that is "
         f"{plain(usual, 1) if usual >= 1 else 'less than one'}."
     )
     if _many(report):
@@ -181,14 +181,11 @@ def _meaning(report: Report) -> str:
 
 
 def _figures(report: Report) -> Html:
-    seen = ""
-    if report.observed is not None:
-        seen = f", as stated; {_share(report.observed.value)} observed"
     tiles = [
         (_count(report.tried), "images tried"),
         (_count(report.cleared), "cleared"),
         (_count(report.flagged), f"held back{_of(report.share)}"),
-        (_share(report.false_alarms), f"of harmless images held back by mistake{seen}"),
+        (_share(report.promised), "at most, of harmless images held back by mistake"),
         (_count(report.training), "training images that each was compared with"),
     ]
     shown = (tag("li", tag("b", value), tag("span", words)) for value, words in tiles)
@@ -214,19 +211,20 @@ def _reasons(report: Report) -> Html:
 
 def _threshold(report: Report) -> Html:
     usable = report.heldout - report.copies
-    rate = _share(report.false_alarms)
+    rate, units = _share(report.false_alarms), _count(report.calibrating)
     told = (
-        f"An image is held back when it is more like a training image than the {usable} "
-        f"usable held-out images are, but for {rate} of them. In scores, the threshold "
-        f"is {plain(report.threshold, 1)}."
+        f"An image is held back when it is more like a training image than the "
+        f"{_count(usable)} usable held-out images are, of {units} units, but for {rate} "
+        f"of them. In scores, the threshold is "
+        f"{plain(report.threshold, 1)}."
     )
     how = (
-        f"{usable} held-out images are too few for a firm rank at {rate}, so the "
+        f"{units} units are too few for a firm rank at {rate}, so the "
         "threshold is read off the smooth tail that their scores follow, and lies no "
         "lower than their rank would put it."
         if report.method == FIT
-        else "It is a rank among their scores, which holds whatever these look like "
-        "(conformal prediction, Vovk et al. 2005)."
+        else "It is a rank among their scores. What is usual of a score was learned "
+        "from training images, so that the held-out ones had no part in it."
     )
     always = (
         "One thing needs no threshold: where one training image fits the fine structure "
@@ -239,7 +237,7 @@ def _threshold(report: Report) -> Html:
         "How alike is too alike?",
         tag("p", told, " ", how),
         tag("p", always),
-        _alarms(report),
+        *_alarms(report),
         _copies(report),
         tag("h3", "How alike synthetic and held-out images are to training images"),
         note(
@@ -265,26 +263,29 @@ def _threshold(report: Report) -> Html:
     )
 
 
-def _alarms(report: Report) -> Html:
-    if report.observed is None:
-        return tag(
-            "p",
-            "How often the gate errs here was not measured: that takes more held-out "
-            "images, as each is judged by a threshold that the others set.",
-        )
-    seen, usable = report.observed, report.heldout - report.copies
-    agrees = "which agrees with what is stated"
-    if seen.low > report.false_alarms:
-        agrees = "which is more than stated: harmless images are held back too often"
-    elif seen.high < report.false_alarms:
-        agrees = "which is less than stated: copies may pass that should not"
-    held = round(seen.value * usable)
-    return tag(
-        "p",
-        f"As a check, each held-out image was judged by the threshold that the others "
-        f"set: {_count(held)} of {_count(usable)} would be held back, "
-        f"{_share(seen.value)} (95 % interval {_between(seen)}), {agrees}.",
+def _alarms(report: Report) -> tuple[Html, ...]:
+    """What is promised, and how far off these held-out images may be."""
+    promise = (
+        f"At most {_share(report.promised)} of the images of further units are held back "
+        "by mistake, if these are drawn as the held-out units were, whatever their "
+        "scores look like (split conformal prediction, Vovk et al. 2005); one picture "
+        "under two names is no mistake."
     )
+    if report.promised > report.false_alarms:
+        promise += (
+            f" The site asks for {_share(report.false_alarms)}; "
+            f"{_count(report.calibrating)} units can promise no less than one in "
+            f"{_count(report.calibrating + 1)}. That the smooth tail keeps to "
+            f"{_share(report.false_alarms)} is an estimate and no promise."
+        )
+    near = report.likely
+    limits = f"at most {_share(near.high)}" if near.low == 0 else f"{_between(near)}"
+    luck = (
+        "That is the mean over all sets of held-out units that might have been drawn. "
+        f"With the one there is, it is {limits} (95 % interval; the less, the more units "
+        "are held out)."
+    )
+    return tag("p", promise), tag("p", luck)
 
 
 def _copies(report: Report) -> Html:

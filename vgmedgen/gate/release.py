@@ -6,6 +6,7 @@ what was judged before.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -21,7 +22,7 @@ from torch import Tensor
 from vgmedgen.data.images import as_input, as_uint8
 from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_bytes
-from vgmedgen.gate.calibration import FEWEST, Calibration, Values, false_alarms
+from vgmedgen.gate.calibration import FEWEST, Calibration, Tails, Values
 from vgmedgen.gate.compare import DETECTORS, DIGITS, Compared, Comparer, described
 from vgmedgen.gate.features import extractor
 from vgmedgen.gate.report import Report
@@ -35,9 +36,10 @@ __all__ = ["Neighbour", "ReleaseGate", "Report", "Verdict"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of what the gate computes; another one calibrates anew
+VERSION = 3  # of what the gate computes; another one calibrates anew
 FOLDER = "gate"  # below the site's private cache
 DIGEST = 32  # bytes of sha256
+USUAL = 100  # training images, at most, that say what is usual
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ class _Held:
 
     values: Values  # (n, detectors)
     distances: Values  # (n,)
+    units: list[str]  # (n,)
     copies: int  # left out
-    rate: float  # of false alarms, stated
+    rate: float  # of false alarms, asked for
 
 
 class ReleaseGate:
@@ -59,11 +62,15 @@ class ReleaseGate:
         samples: tuple[Samples, Samples],
         compare: Comparer,
         held: _Held,
+        tails: Tails,
     ) -> None:
         self.digest = digest  # of everything that a verdict depends on
         self._training, self._heldout = samples
         self._compare, self._held = compare, held
-        self._calibration = Calibration.of(held.values, held.rate)
+        self._tails = tails
+        self._calibration = Calibration.of(
+            tails.scores(held.values), held.units, held.rate
+        )
         self._px = int(self._training.pixels([0])[0].shape[-1])
 
     @classmethod
@@ -76,7 +83,8 @@ class ReleaseGate:
 
         Args:
             site: whose training images must not be copied.
-            progress: called with the number of images that were just dealt with.
+            progress: called with the number of images that were just dealt with; see
+                `steps`.
 
         Raises:
             ConfigError: if there are too few images for a false-alarm rate, or
@@ -101,17 +109,21 @@ class ReleaseGate:
             features = described(training, seen, site.device, progress)
             others = described(heldout, seen, site.device, progress)
             compare = Comparer(training, seen, features, others, site.device)
-            found = []
+            usual, held_out = [], []
+            for one in compare.usual(_usual_rows(training)):
+                usual.append(one)
+                progress(1)
             rows = range(len(heldout))
             for one in compare(heldout.pixels([row])[0] for row in rows):
-                found.append(one)
+                held_out.append(one)
                 progress(1)
-            kept = _packed(features, others, found)
+            kept = _packed(features, others, usual, held_out)
             _write(path, kept)
         known = kept["training"], kept["heldout"]
         compare = Comparer(training, seen, *known, site.device)
         digest = digest_of({"data": data, "false_alarms": asked.false_alarms})
-        held = _held(kept, asked.false_alarms)
+        held = _held(kept, heldout, asked.false_alarms)
+        tails = Tails.of(_own(kept["usual"])[:, :-1])
         if held.copies:
             log.warning(
                 "%s: %d held-out images show the picture of a training image of another "
@@ -119,7 +131,14 @@ class ReleaseGate:
                 site.name,
                 held.copies,
             )
-        return cls(digest, (training, heldout), compare, held)
+        return cls(digest, (training, heldout), compare, held, tails)
+
+    @staticmethod
+    def steps(site: Site) -> int:
+        """Images that opening the gate deals with, an image as often as that is done."""
+        training, heldout = site.training, site.heldout
+        usual = min(USUAL, len(training))
+        return len(training) + usual + 2 * len(heldout)
 
     def judge(self, pixels: NDArray[np.uint8]) -> list[Verdict]:
         """Verdicts of images (N, H, W, 3).
@@ -151,10 +170,9 @@ class ReleaseGate:
             verdicts,
             calibration=self._calibration,
             rate=held.rate,
-            observed=false_alarms(held.values, held.rate),
             copies=held.copies,
             sizes=(len(self._training), len(self._heldout)),
-            heldout=(self._calibration.scores(held.values), held.distances),
+            heldout=(self._tails.scores(held.values), held.distances),
             digest=self.digest,
         )
 
@@ -171,7 +189,7 @@ class ReleaseGate:
         return [given[row : row + 1].contiguous() for row in range(len(given))]
 
     def _verdict(self, found: Compared) -> Verdict:
-        unusual = self._calibration.parts(np.array([found.values]))[0]
+        unusual = self._tails.parts(np.array([found.values]))[0]
         worst = 0 if found.same else int(unusual.argmax())
         score = round(float(unusual.max()), DIGITS)
         cleared = not found.same and score <= self._calibration.threshold
@@ -215,22 +233,48 @@ def _names(samples: Samples) -> list[tuple[str, str]]:
     return list(zip(samples.keys, units, strict=True))
 
 
+def _usual_rows(training: Samples) -> list[int]:
+    """Images that say what is usual: of as many units as there are, an image each first.
+
+    Which they are hangs on the images' digests alone, not on the order of files.
+    """
+    seen: Counter[str] = Counter()
+    turn = {}
+    for row in sorted(range(len(training)), key=lambda row: training.keys[row]):
+        unit = training.records[row].unit
+        turn[row] = (seen[unit], training.keys[row])
+        seen[unit] += 1
+    return sorted(turn, key=turn.__getitem__)[:USUAL]
+
+
 def _packed(
-    features: Tensor, others: Tensor, found: list[Compared]
+    features: Tensor, others: Tensor, usual: list[Compared], heldout: list[Compared]
 ) -> dict[str, Tensor]:
-    values = [(*one.values, one.distance) for one in found]
+    def values(found: list[Compared]) -> Tensor:
+        told = [(*one.values, one.distance) for one in found]
+        return torch.tensor(told, dtype=torch.float64)
+
     return {
         "training": features,
         "heldout": others,
-        "values": torch.tensor(values, dtype=torch.float64),
+        "usual": values(usual),
+        "values": values(heldout),
     }
 
 
-def _held(kept: dict[str, Tensor], rate: float) -> _Held:
-    values = kept["values"].numpy()
-    own = values[:, 0] < SAME
-    copies = int((~own).sum())
-    return _Held(values[own, :-1], values[own, -1], copies, rate)
+def _own(values: Tensor) -> Values:
+    """Those of images that show no picture of another unit."""
+    found: Values = values.numpy()
+    return found[found[:, 0] < SAME]
+
+
+def _held(kept: dict[str, Tensor], heldout: Samples, rate: float) -> _Held:
+    every: Values = kept["values"].numpy()
+    values = _own(kept["values"])
+    own = every[:, 0] < SAME
+    units = [one.unit for one, kept in zip(heldout.records, own, strict=True) if kept]
+    copies = len(every) - len(values)
+    return _Held(values[:, :-1], values[:, -1], units, copies, rate)
 
 
 def _write(path: Path, kept: dict[str, Tensor]) -> None:
@@ -250,10 +294,12 @@ def _read(path: Path, training: Samples, heldout: Samples) -> dict[str, Tensor] 
         if sha256(content).digest() != digest:
             return None
         kept: dict[str, Tensor] = safetensors.torch.load(content)
-        sizes = {name: len(kept[name]) for name in ("training", "heldout", "values")}
-        wide = kept["values"].shape[1]
+        names = ("training", "heldout", "usual", "values")
+        sizes = {name: len(kept[name]) for name in names}
+        wide = {kept[name].shape[1] for name in names[2:]}
     except (safetensors.SafetensorError, OSError, KeyError, IndexError):
         return None  # computed again
-    wanted = (len(training), len(heldout), len(heldout))
-    whole = tuple(sizes.values()) == wanted and wide == len(DETECTORS) + 1
+    usual = min(USUAL, len(training))
+    wanted = (len(training), len(heldout), usual, len(heldout))
+    whole = tuple(sizes.values()) == wanted and wide == {len(DETECTORS) + 1}
     return kept if whole else None

@@ -8,13 +8,13 @@ lie where no single image decides.
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from vgmedgen.gate.calibration import FEWEST, Calibration, Values
-from vgmedgen.gate.statistics import Interval, as_many, share
+from vgmedgen.gate.calibration import FIT, SLIP, Calibration, Values
+from vgmedgen.gate.statistics import Interval, as_many, rate_beyond, share
 from vgmedgen.gate.structure import SAME
 from vgmedgen.gate.verdict import REASONS, Verdict
 
@@ -45,9 +45,10 @@ class Report:
     reasons: dict[str, int]
     threshold: float  # of the score, to one decimal
     method: str  # where it comes from: rank, or tail
-    false_alarms: float  # stated
-    observed: Interval | None  # of held-out images, each left out of its own
-    # calibration, which then has to have enough of them; else None
+    false_alarms: float  # asked for by the site
+    promised: float  # at most, whatever the distribution; more where units are few
+    likely: Interval  # of false alarms, given these held-out units and no others
+    calibrating: int  # units held out, without copies
     same: float  # standing of structure that is always held back
     training: int  # images
     heldout: int
@@ -66,7 +67,6 @@ class Report:
         *,
         calibration: Calibration,
         rate: float,
-        observed: int,
         copies: int,
         sizes: tuple[int, int],
         heldout: tuple[Values, Values],
@@ -77,8 +77,7 @@ class Report:
         Args:
             verdicts: of the synthetic images.
             calibration: of the gate.
-            rate: false-alarm rate as stated.
-            observed: false alarms among the held-out images, each left out once.
+            rate: false-alarm rate as asked for.
             copies: held-out images that are copies.
             sizes: images that train, and that are held out.
             heldout: scores and distances of the held-out images that are no copies.
@@ -91,7 +90,11 @@ class Report:
         expected = sizes[0] / (sizes[0] + sizes[1])
         scores, distances = heldout
         threshold = round(calibration.threshold, COARSE)
-        count = calibration.images
+        count = calibration.units
+        rank = math.floor(calibration.promised * (count + 1) + SLIP)
+        likely = rate_beyond(rank, count)
+        if calibration.method == FIT:  # the rank is but an upper bound
+            likely = replace(likely, low=0.0)
         return cls(
             tried=tried,
             flagged=flagged,
@@ -100,7 +103,9 @@ class Report:
             threshold=threshold,
             method=calibration.method,
             false_alarms=rate,
-            observed=share(observed, count) if count > FEWEST else None,
+            promised=calibration.promised,
+            likely=likely,
+            calibrating=count,
             same=SAME,
             training=sizes[0],
             heldout=sizes[1],

@@ -45,6 +45,21 @@ def share_below(hits: int, count: int, tail: float) -> float:
     return low
 
 
+def rate_beyond(rank: int, count: int, confidence: float = 0.95) -> Interval:
+    """Chance that a further value lies beyond the `rank`-th highest of `count`.
+
+    The mean over all draws of the `count` values, and between which limits it lies for
+    the one draw there is: beta(rank, count + 1 - rank), whatever the distribution
+    (Vovk 2012), by bisection of the binomial's tails.
+    """
+    tail = (1 - confidence) / 2
+    return Interval(
+        value=rank / (count + 1),
+        low=share_below(rank, count, tail),
+        high=share_below(rank, count, 1 - tail),
+    )
+
+
 def as_many(hits: int, count: int, chance: float) -> float:
     """Probability of at least `hits` of `count`, each with `chance`: one-sided, exact."""
     return min(1.0, float(binomial(count, chance)[hits:].sum()))

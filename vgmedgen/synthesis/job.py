@@ -205,9 +205,7 @@ def _opened(site: Site, bar: Bar) -> ReleaseGate:
     """The gate; the first time takes tens of seconds for a thousand images."""
     many = len(site.training) + len(site.heldout)
     what = f"Opening the release gate: {many:,} images of this site"
-    with bar(
-        what, many + len(site.heldout)
-    ) as advance:  # held-out ones are also judged
+    with bar(what, ReleaseGate.steps(site)) as advance:
         return ReleaseGate.of(site, progress=advance)
 
 
