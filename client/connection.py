@@ -260,7 +260,7 @@ def explain(error: BaseException, *, where: str = WHERE) -> VGMedGenError:
     Returns:
         TrustError, UnreachableError or StateError with one line for a person; not raised.
     """
-    chain = list(_chain(error))
+    chain = list(chain_of(error))
     for one in chain:
         if isinstance(one, VGMedGenError):
             return one
@@ -305,7 +305,7 @@ def explain_exit(output: str, exit_code: int) -> str:
     return f"{_short(last)} (exit {exit_code}); {_LOGS}"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def chain_of(error: BaseException) -> Iterator[BaseException]:
     """The error and what caused it; an HTTP library wraps what TLS said."""
     seen: set[int] = set()
     one: BaseException | None = error

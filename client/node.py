@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 PORT = "VGMEDGEN_RUNTIME_PORT"  # environment: runtime API of the SuperNode, on loopback
 SECRET = "secret.bin"  # noqa: S105 - the name of a file
+CONFIRMED = "the coordinator confirmed a heartbeat"  # a SuperNode says; see TAKEN
 TAKEN = "a message is being answered"  # a runner says; the supervisor listens for it
 DETAILS = "details.log"  # what a log line leaves out: it may name a file or a patient
 
@@ -65,7 +66,10 @@ def main() -> None:
         # its text may name a file or a patient, and the keeper logs all that is said
         code = error.code if isinstance(error, VGMedGenError) else VGMedGenError.code
         log.exception("the %s ended (%s); %s says why", role, code, DETAILS)
-        raise SystemExit(1) from None
+    # neither ever ends by itself; a thread that goes on would keep the process, and with
+    # it the look of a node that works
+    logging.shutdown()
+    os._exit(1)
 
 
 if __name__ == "__main__":

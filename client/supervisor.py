@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+from client.heartbeats import Heartbeats
 from client.node import PORT, SECRET, TAKEN
 from vgmedgen.errors import ConfigError, StateError
 from vgmedgen.process import logs
@@ -84,14 +85,19 @@ def keep(folder: Path, stop: threading.Event) -> None:
         PORT: str(free_port()),
         "FLWR_HOME": str(folder / NODE / "flower"),
     }
-    stuck = Stuck()
+    stuck, heartbeats = Stuck(), Heartbeats(folder / NODE)
+
+    def node_says(line: str) -> None:
+        stuck.node_says(line)
+        heartbeats.node_says(line)
+
     node = Child(
         "node",
         module(ROLE, "supernode", str(folder)),
         env,
         explain=explain_exit,
         pause_of=pause_of,
-        hear=stuck.node_says,
+        hear=node_says,
     )
     runner = Child(
         "runner", module(ROLE, "runner", str(folder)), env, hear=stuck.runner_says
@@ -100,9 +106,18 @@ def keep(folder: Path, stop: threading.Event) -> None:
         while not stop.wait(TICK_S):
             if not runner.running:
                 stuck.runner_started()
+            if not node.running:
+                heartbeats.started()
             if stuck.found():
                 stuck.reset()
                 node.restart("it waits for an answer that nobody is working on")
+            if heartbeats.missed():
+                stuck.reset()
+                heartbeats.give_longer()
+                node.restart(
+                    "the coordinator has confirmed no heartbeat of it for "
+                    f"{heartbeats.unheard_s:.0f} s"
+                )
             for child in (node, runner):
                 child.tend()
     finally:

@@ -8,9 +8,11 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
+from client.heartbeats import FILE as HEARD
+from client.heartbeats import heard
 from client.preflight.finding import Caution
 from client.preflight.place import Place
-from vgmedgen.errors import PolicyError, StateError, TrustError
+from vgmedgen.errors import PolicyError, StateError, TrustError, UnreachableError
 from vgmedgen.process.lock import is_held
 from vgmedgen.siteconfig import FILE, load_config
 from vgmedgen.trust.journal import Journal
@@ -127,8 +129,8 @@ def approvals(place: Place) -> str | Caution:
     )
 
 
-def node(place: Place) -> str:
-    """Whether a node runs on this folder; one that is to start must be the only one."""
+def node(place: Place) -> str | Caution:
+    """Whether a node runs on this folder and is heard; one to start is the only one."""
     path = place.folder / NODE / LOCK
     if not path.is_file() or not is_held(path):
         return "none runs on this folder"
@@ -137,7 +139,22 @@ def node(place: Place) -> str:
         raise StateError(
             f"a node runs on this folder already (process {holder}); stop that one first"
         )
-    return f"runs (process {holder})"
+    told = f"runs (process {holder})"
+    last = heard(place.folder / NODE)
+    if last is None:
+        return Caution(
+            f"{told}; nothing tells whether the coordinator hears it",
+            f"free some space, or look why {NODE}/{HEARD} cannot be read or written",
+        )
+    if last.well:
+        if not last.at:
+            return f"{told}; it was started {last.unheard_s:.0f} s ago and is joining"
+        return f"{told}; the coordinator heard it {last.unheard_s:.0f} s ago"
+    when = f"since {last.at}" if last.at else f"in its {last.unheard_s:.0f} s"
+    raise UnreachableError(
+        f"{told}, but the coordinator has not heard it {when}; what is wrong on the way "
+        "is below, and the node's log says more; it goes on trying by itself"
+    )
 
 
 def _mode(path: Path) -> int:

@@ -1,19 +1,23 @@
 """Whether a container is well, for its engine: exit 0, or 1 and one line.
 
 `health.py server CA_CERTIFICATE [PORT]` asks the public listener as a hospital would.
-`health.py client` looks for the node's processes. It takes no lock, opens no file of the
-site and sends nothing.
+`health.py client` looks for the node's processes, and when the coordinator last confirmed
+a heartbeat of it. It takes no lock, reads one file of the site and sends nothing.
 """
 
 import http.client
+import json
 import ssl
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 COMMAND = "vgmedgen-client"
 MODULE = "client.node"  # its two processes: python -m client.node ROLE FOLDER
 ROLES = ("supernode", "runner")
+HEARD = "node/heard.json"  # below the site's folder; the node's supervisor writes it
+UNHEARD_S = 120.0  # without a confirmed heartbeat for so long the node is offline
 
 
 def server(authority: str, port: int = 8443) -> str:
@@ -27,10 +31,11 @@ def server(authority: str, port: int = 8443) -> str:
     link = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
     try:
         link.request("GET", "/health")
-        status = link.getresponse().status
+        answer = link.getresponse()
+        status, told = answer.status, answer.read(200).decode(errors="replace").strip()
     finally:
         link.close()
-    return "" if status == http.client.OK else f"/health answered {status}"
+    return "" if status == http.client.OK else f"/health answered {status}: {told}"
 
 
 def client(proc: Path = Path("/proc")) -> str:
@@ -45,12 +50,25 @@ def client(proc: Path = Path("/proc")) -> str:
     if not keepers:
         return f"no {COMMAND} start runs here"
     roles = {
-        words[words.index(MODULE) + 1]
+        words[words.index(MODULE) + 1]: Path(*words[words.index(MODULE) + 2 :][:1])
         for parent, words in found.values()
         if parent in keepers and MODULE in words[:-1]
     }
     missing = [role for role in ROLES if role not in roles]
-    return f"no {' and no '.join(missing)} runs; the log says why" if missing else ""
+    if missing:
+        return f"no {' and no '.join(missing)} runs; the log says why"
+    return unheard(roles[ROLES[0]] / HEARD)
+
+
+def unheard(path: Path) -> str:
+    """What is wrong with the node's heartbeats; nothing if one was confirmed lately."""
+    told = json.loads(path.read_text())
+    last = told["since"] if told["clock"] is None else told["clock"]
+    seconds = time.monotonic() - float(last)
+    if seconds <= UNHEARD_S:
+        return ""
+    since = told["at"] or "its start"
+    return f"the coordinator has not heard this node since {since}; the log says why"
 
 
 def processes(proc: Path) -> Iterator[tuple[int, tuple[int, list[str]]]]:
@@ -75,7 +93,7 @@ def main(words: list[str]) -> str:
             return client()
         if words[:1] == ["server"] and len(words) > 1:
             return server(words[1], *map(int, words[2:3]))
-    except (OSError, ValueError, http.client.HTTPException) as error:
+    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
         return f"{words[0]}: {error}"
     return "say client, or server and its CA certificate"
 

@@ -90,7 +90,7 @@ def play(port: int, token: str, app: ServerApp, config_of: ConfigOf) -> None:
     """
     grid = PatientGrid(f"127.0.0.1:{port}", token=token)
     client = grid._runtime_client  # noqa: SLF001
-    beat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+    beat = HeartbeatSender(_patient(make_task_heartbeat_fn_http(client)))
     beat.start()
     context, status = None, SubStatus.FAILED
     try:
@@ -119,3 +119,20 @@ def play(port: int, token: str, app: ServerApp, config_of: ConfigOf) -> None:
         if beat.is_running:
             beat.stop()
         grid.close()
+
+
+def _patient(send: Callable[[], bool]) -> Callable[[], bool]:
+    """A heartbeat that is sent again after a 500, as while the disk is full.
+
+    Flower's ends its thread on it, and a run without heartbeats is over in a minute.
+    """
+
+    def sent() -> bool:
+        try:
+            return send()
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR:
+                return False
+            raise
+
+    return sent

@@ -1,8 +1,10 @@
 """The health check of the images: what it calls well, and what not."""
 
 import importlib.util
+import json
 import ssl
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -83,8 +85,27 @@ def a_proc(folder, processes):
     return folder
 
 
-def a_node(role):
-    return ["python", "-m", "client.node", role, "/srv/vgmedgen/site"]
+def a_node(role, site="/srv/vgmedgen/site"):
+    return ["python", "-P", "-m", "client.node", role, str(site)]
+
+
+def a_whole_node(folder):
+    told = {
+        1: ("S", 0, INIT),
+        7: ("S", 1, KEEPER),
+        8: ("S", 7, a_node("supernode", folder / "site")),
+        9: ("R", 7, a_node("runner", folder / "site")),
+    }
+    return a_proc(folder / "proc", told)
+
+
+def heard(folder, *, ago, at="2026-11-30T09:31:04+00:00"):
+    """As the supervisor writes it: a heartbeat that was confirmed `ago` seconds ago."""
+    path = folder / "site" / "node" / "heard.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    clock = time.monotonic() - ago
+    told = {"at": at, "clock": clock if at else None, "since": clock}
+    path.write_text(json.dumps(told))
 
 
 def test_the_health_check_looks_for_the_processes_that_the_supervisor_keeps(health):
@@ -95,14 +116,34 @@ def test_the_health_check_looks_for_the_processes_that_the_supervisor_keeps(heal
     assert all(f'module(ROLE, "{role}"' in text for role in health.ROLES)
 
 
-def test_a_node_with_both_its_processes_is_well(health, tmp_path):
-    told = {
-        1: ("S", 0, INIT),
-        7: ("S", 1, KEEPER),
-        8: ("S", 7, a_node("supernode")),
-        9: ("R", 7, a_node("runner")),
-    }
-    assert health.client(a_proc(tmp_path, told)) == ""
+def test_what_the_health_check_reads_is_what_the_supervisor_writes(health, tmp_path):
+    from client import heartbeats, node, supervisor
+
+    assert f"{supervisor.NODE}/{heartbeats.FILE}" == health.HEARD
+    assert heartbeats.UNHEARD_S == health.UNHEARD_S
+    (tmp_path / "node").mkdir()
+    kept = heartbeats.Heartbeats(tmp_path / "node")
+    assert health.unheard(tmp_path / health.HEARD) == ""
+    assert heartbeats.heard(tmp_path / "node").at == ""
+    kept.node_says(f"DEBUG x: {node.CONFIRMED}")
+    assert health.unheard(tmp_path / health.HEARD) == ""
+    assert heartbeats.heard(tmp_path / "node").at
+
+
+def test_a_node_with_both_its_processes_that_was_heard_is_well(health, tmp_path):
+    proc = a_whole_node(tmp_path)
+    heard(tmp_path, ago=20)
+    assert health.client(proc) == ""
+    heard(tmp_path, ago=20, at="")  # it was just started
+    assert health.client(proc) == ""
+
+
+def test_a_node_that_the_coordinator_does_not_hear_is_not_well(health, tmp_path):
+    proc = a_whole_node(tmp_path)
+    heard(tmp_path, ago=130)
+    assert "has not heard this node since 2026-11-30T09:31:04" in health.client(proc)
+    heard(tmp_path, ago=130, at="")
+    assert "has not heard this node since its start" in health.client(proc)
 
 
 @pytest.mark.parametrize(

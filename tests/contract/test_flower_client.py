@@ -13,7 +13,8 @@ from flwr.supernode.cli.flower_supernode import _parse_supernode_lifespan_config
 from flwr.supernode.nodestate.in_memory_nodestate import InMemoryNodeState
 from flwr.supernode.runtime import run_clientapp
 
-from client.flower import Answering, _check_kind
+from client.flower import Answering
+from client.flower.tasks import _check_kind
 from client.supervisor import Stuck
 from vgmedgen.errors import DataError, ExchangeError
 from vgmedgen.exchange.schema import SITE_ERROR
@@ -48,6 +49,7 @@ def answering(app, tmp_path, *, look=lambda message, reply: None):
 
 def test_a_supernode_takes_the_words_that_we_give_it(monkeypatch, tmp_path):
     from client import flower
+    from client.flower import supernode as carrying
     from vgmedgen.trust import nodekeys
     from vgmedgen.trust.certificates import make_authority
 
@@ -56,7 +58,7 @@ def test_a_supernode_takes_the_words_that_we_give_it(monkeypatch, tmp_path):
     (tmp_path / "secret").write_bytes(b"s" * 64)
     seen = []
     monkeypatch.setattr(
-        flower,
+        carrying,
         "flower_supernode",
         lambda: seen.append(_parse_supernode_lifespan_config()),
     )
@@ -183,7 +185,7 @@ def test_a_supernode_that_waits_while_nobody_works_is_found(stuck):
 
 def test_a_runner_at_work_is_left_alone_however_long_it_takes(stuck):
     stuck.node_says("Receiving: train message (ID: ab)")
-    stuck.runner_says("INFO client.flower: a message is being answered")
+    stuck.runner_says("INFO client.flower.tasks: a message is being answered")
     stuck.clock.now = 1e6
     assert not stuck.found()
     stuck.node_says("Sending: train message (ID: cd)")
@@ -198,7 +200,7 @@ def test_a_client_of_flowers_follows_redirects_and_ours_does_not():
     import httpx
     from flwr.supernode.fleet_http_client import FleetHttpClient
 
-    from client.flower import Straight
+    from client.flower.supernode import Straight
 
     def made():
         return FleetHttpClient.from_server_address(
@@ -275,3 +277,52 @@ def test_a_server_that_sends_a_node_elsewhere_gets_nothing_there(tmp_path):
 def test_a_bundles_settings_are_read_where_we_keep_them_from_being_read():
     source = inspect.getsource(supernode._pull_and_store_message)
     assert "get_fused_config_from_fab(fab.content, run_info)" in source
+
+
+def test_flower_still_ends_a_node_where_ours_goes_on():
+    """Else `client.flower.patience` can go."""
+    import httpx
+    from flwr.supercore.retry import make_simple_http_retry_invoker
+    from flwr.supernode import fleet_http_connection as connection
+    from flwr.supernode.cli.flower_supernode import _start_supernode_http_api
+
+    theirs = make_simple_http_retry_invoker()
+    request = httpx.Request("POST", "https://localhost")
+    full = httpx.HTTPStatusError(
+        "", request=request, response=httpx.Response(500, request=request)
+    )
+    assert theirs.should_giveup(full)
+    assert theirs.should_giveup(httpx.ConnectError("EOF occurred: TLS/SSL"))
+    source = inspect.getsource(connection.http_request_response)
+    assert "HeartbeatSender(send_node_heartbeat)" in source
+    assert "if exc.response.status_code in (502, 503, 504):" in source
+    assert "with FleetHttpClient.from_server_address(" in source
+    assert "log(ERROR, exc)" in source  # and then it returns, as if all were well
+    source = inspect.getsource(_start_supernode_http_api)
+    assert "threading.Thread(target=server.run, name=" in source  # which is no daemon
+
+
+def test_a_chunk_that_arrived_before_the_line_broke_counts_as_stored(monkeypatch):
+    import httpx
+    from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
+    from flwr.supernode.fleet_http_client import FleetHttpClient
+
+    from client.flower.patience import CarefulClient
+
+    answers = []
+
+    def push(self, request):
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return PushObjectResponse(stored=answer)
+
+    monkeypatch.setattr(FleetHttpClient, "PushObject", push)
+    client = CarefulClient("https://localhost:1")
+    first = PushObjectRequest(session_id="s", object_id="1")
+    other = PushObjectRequest(session_id="s", object_id="2")
+    answers[:] = [httpx.ReadError("reset"), False, False]
+    with pytest.raises(httpx.ReadError):
+        client.PushObject(first)
+    assert client.PushObject(first).stored
+    assert not client.PushObject(other).stored  # that one cannot have arrived before

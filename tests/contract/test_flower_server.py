@@ -10,6 +10,7 @@ import zipfile
 from io import BytesIO
 from pathlib import Path
 
+import httpx
 import pytest
 import uvicorn
 from flwr.common.config import get_fab_config, get_metadata_from_config
@@ -166,7 +167,7 @@ PARTS = [
     "supernode",
 ]
 INTERNAL = (*(f"flwr.{part}." for part in PARTS), "flwr.clientapp.client_app.")
-ALLOWED = ("server/flower/", "client/flower.py", "simulations/engine.py")
+ALLOWED = ("server/flower/", "client/flower/", "simulations/engine.py")
 
 
 def test_flowers_internals_are_reached_from_one_place_on_each_side():
@@ -237,3 +238,19 @@ def _refuse(code):
         raise FlowerError(code, "no")
 
     return refuse
+
+
+@pytest.mark.parametrize(("status", "sent_again"), [(500, True), (503, True)])
+def test_a_runs_heartbeats_outlive_what_a_full_disk_answers(status, sent_again):
+    assert player._patient(answering(status))() is not sent_again
+
+
+def test_a_runs_heartbeats_end_where_flower_says_so():
+    with pytest.raises(httpx.HTTPStatusError):
+        player._patient(answering(401))()
+    assert player._patient(lambda: True)()
+
+
+def answering(status):
+    request = httpx.Request("POST", "http://localhost")
+    return httpx.Response(status, request=request).raise_for_status

@@ -13,7 +13,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode import start_client_internal as supernode
 from flwr.supernode.nodestate import NodeStateFactory
 
-from client.flower import tidily
+from client.flower.supernode import tidily
 
 
 @pytest.fixture

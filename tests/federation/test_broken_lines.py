@@ -1,0 +1,78 @@
+"""Real processes on lines that break: a node outlives them, or ends so that it is seen."""
+
+import pytest
+
+from server.gates import FLEET
+from tests.federation.carried import Carried
+from tests.federation.processes import wait
+from tests.forwarder import Forwarder, Meddler
+
+HEARTBEAT = "/v1/fleet/send-node-heartbeat"
+PULL = "/v1/fleet/pull-messages"
+
+pytestmark = pytest.mark.simulation
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A SuperLink that runs, and a node that is not yet started."""
+    made = Carried(tmp_path_factory.mktemp("lines"))
+    try:
+        made.start_link()
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture
+def through(place):
+    """Starts the node through a proxy; both end with the test."""
+    proxies = []
+
+    def start(proxy):
+        proxies.append(proxy)
+        place.dial(f"localhost:{proxy.port}")
+        before = place.confirmed
+        place.node.start()
+        wait(lambda: place.confirmed > before, what="the first heartbeat")
+        return proxy
+
+    yield start
+    place.node.kill(15)
+    for proxy in proxies:
+        proxy.close()
+
+
+def test_the_paths_that_are_meddled_with_are_flowers():
+    assert {HEARTBEAT, PULL} <= FLEET
+
+
+def test_a_node_behind_a_forwarder_is_back_when_the_server_was_restarted(
+    place, through
+):
+    forwarder = through(Forwarder(place.port))
+    place.link.kill()
+    forwarder.drop()
+    before = forwarder.vain
+    wait(lambda: forwarder.vain >= before + 2, what="handshakes that end early")
+    assert place.node.running
+    place.start_link()
+    place.wait_confirmed()
+    assert "closed the connection during the TLS handshake" in place.node.text
+
+
+def test_a_node_outlives_what_a_full_disk_answers_to_its_calls(place, through):
+    meddler = Meddler(place.home, place.port)
+    meddler.instead = {HEARTBEAT: [500, 2], PULL: [500, 2]}
+    through(meddler)
+    wait(lambda: meddler.asked.get(PULL, 0) >= 4, what="polls")
+    assert meddler.instead == {HEARTBEAT: [500, 0], PULL: [500, 0]}
+    assert place.node.running
+    assert "answers with HTTP status 500" in place.node.text
+
+
+def test_a_node_that_cannot_go_on_ends_its_process(place, through):
+    meddler = through(Meddler(place.home, place.port))
+    meddler.instead = {PULL: [404, 1]}
+    wait(lambda: not place.node.running, what="the end of the process")
+    assert place.node.process.returncode == 1
