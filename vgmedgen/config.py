@@ -56,10 +56,9 @@ class ModelConfig:
 
     preset: str = "tiny"
     image_px: int = 64  # side of the square images
-    source: str = (
-        ""  # folder or hub id of a pretrained PixArt pipeline; empty: made here
-    )
-    text_source: str = ""  # folder or hub id of a pretrained BERT; empty: made here
+    # folder, or hub id with @revision, of a pretrained PixArt pipeline; empty: made here
+    source: str = ""
+    text_source: str = ""  # the same of a pretrained encoder of the BERT family
     # one entry per halving, plus one: at 64 px a latent of 8 px could not hold a border
     vae_channels: tuple[int, ...] = (24, 48, 96)
     vae_layers: int = 1  # residual blocks per resolution
@@ -106,6 +105,7 @@ class BaseConfig:
 
     folder: str = ""  # an existing bundle; empty: built once into the cache
     seed: int = 0  # of the build; the run's own seed leaves the base alone
+    licence: str = ""  # of pretrained weights and public data; goes into the manifest
     phantoms: int = 2100  # public images drawn for it
     batch: int = 32
     vae_steps: int = 700

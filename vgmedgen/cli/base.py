@@ -1,5 +1,6 @@
 """`vgmedgen base`: build and verify base bundles."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -22,26 +23,44 @@ def base_build(
         typer.Option("--data", help="public dataset as NAME:FOLDER; phantoms if none"),
     ] = None,
     licence: Annotated[
-        str, typer.Option(help="licence of the public data, told in the manifest")
-    ] = "not told",
+        str,
+        typer.Option(
+            help="licence of the public data and of pretrained weights, for the manifest"
+        ),
+    ] = "",
 ) -> None:
     """Build a base bundle from phantoms or public images."""
     from vgmedgen.configfile import load_run
     from vgmedgen.data import adapters
     from vgmedgen.errors import ConfigError
-    from vgmedgen.training.public import build_from, build_from_phantoms
 
     config = load_run(overrides or [])
-    if out.exists():
-        raise ConfigError(f"{out} exists; choose another folder or remove it")
-    if not public:
-        bundle = build_from_phantoms(out, config)
-    else:
-        named = [entry.partition(":") for entry in public]
-        datasets = [adapters.read(kind, Path(root)) for kind, _, root in named]
-        source = ", ".join(kind for kind, _, _ in named)
-        bundle = build_from(out, datasets, config, source, licence)
+    if licence:
+        base = dataclasses.replace(config.base, licence=licence)
+        config = dataclasses.replace(config, base=base)
+    named = [entry.partition(":") for entry in public or []]
+    datasets = [adapters.read(kind, Path(root)) for kind, _, root in named]
+
+    from vgmedgen.training.public import build_from, build_from_phantoms, building
+
+    with building(out):
+        if out.exists():
+            raise ConfigError(f"{out} exists; choose another folder or remove it")
+        if datasets:
+            source = ", ".join(kind for kind, _, _ in named)
+            bundle = build_from(out, datasets, config, source)
+        else:
+            bundle = build_from_phantoms(out, config)
     print(f"base bundle {bundle.folder}\ndigest {bundle.digest}")
+
+
+@app.command("convert", epilog="example: vgmedgen base convert Bio_ClinicalBERT")
+def base_convert(folder: Path) -> None:
+    """Write safetensors beside the pickled weights (.bin) of a pretrained model."""
+    from vgmedgen.training.convert import convert
+
+    for path in convert(folder):
+        print(f"wrote {path}")
 
 
 @app.command("verify", epilog="example: vgmedgen base verify base-tiny")

@@ -33,24 +33,23 @@ class Generator(nn.Module):
 
     @classmethod
     def build(
-        cls, model: ModelConfig, seed: int, *, learned_sigma: bool = False
+        cls,
+        model: ModelConfig,
+        seed: int,
+        *,
+        learned_sigma: bool = False,
+        pretrained: PixArtTransformer2DModel | None = None,
     ) -> "Generator":
         """A generator with random weights, the same for the same seed.
 
         Args:
-            model: sizes; where `source` is set, the transformer is the pretrained one
-                of that PixArt pipeline and only the HFFM starts at random.
+            model: sizes.
             seed: of all weights.
             learned_sigma: predict four more channels, which go unused, as PixArt-XL.
+            pretrained: transformer to use as it is; only the HFFM starts at random then.
         """
         with _default_seed(seed):
-            if model.source:
-                transformer = PixArtTransformer2DModel.from_pretrained(
-                    model.source, subfolder="transformer", use_safetensors=True
-                )
-                forget_origin(transformer)
-            else:
-                transformer = _transformer(model, learned_sigma=learned_sigma)
+            transformer = pretrained or _transformer(model, learned_sigma=learned_sigma)
             hffm = HFFM(
                 anatomy_width=model.anatomy,
                 style_width=model.style,

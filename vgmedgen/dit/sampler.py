@@ -4,33 +4,42 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler, SchedulerMixin
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
 from vgmedgen.dit.hffm import null_condition
 from vgmedgen.dit.model import Generator
+from vgmedgen.dit.objective import Schedule
 
+UNSUPPORTED = {
+    "EDMEulerScheduler": "it scales what goes into the model as EDM was trained",
+    "DPMSolverSDEScheduler": "its noise comes from one generator for all images, so that "
+    "an image would depend on those beside it",
+}
 # step from 0, timestep and latents after it; the latents to go on with, or None to stop
 AfterStep = Callable[[int, Tensor, Tensor], Tensor | None]
 
 
-def solver(scheduler: object) -> DPMSolverMultistepScheduler:
+def solver(scheduler: SchedulerMixin) -> DPMSolverMultistepScheduler:
     """DPM-Solver++ on the noise schedule of any diffusers scheduler.
 
     Source: Lu et al. 2022, arXiv 2211.01095; evenly spaced steps from the noisiest, as
     PixArt ships it.
     """
-    return DPMSolverMultistepScheduler.from_config(
-        getattr(scheduler, "config", scheduler), timestep_spacing="linspace"
-    )
+    config = dict(scheduler.config)
+    # a default left as it was is dropped by `from_config`, for the next class's default
+    config.pop("_use_default_values", None)
+    return DPMSolverMultistepScheduler.from_config(config, timestep_spacing="linspace")
 
 
 @torch.no_grad()
 def sample(
     generator: Generator,
-    scheduler: DPMSolverMultistepScheduler,
+    scheduler: SchedulerMixin,
     anatomy: Tensor,
     style: Tensor,
     *,
@@ -50,7 +59,8 @@ def sample(
 
     Args:
         generator: predicts the noise.
-        scheduler: gives the solver's configuration.
+        scheduler: gives the solver and its configuration; any that diffusers calls
+            compatible with the one of training, but those in `UNSUPPORTED`.
         anatomy: (B, A).
         style: (B, S).
         steps: of the solver.
@@ -65,8 +75,10 @@ def sample(
         (B, 4, h, w).
 
     Raises:
-        ValueError: if there is not one seed per image, or `latents` have another shape.
+        ValueError: if there is not one seed per image, `latents` have another shape, or
+            the scheduler is none of those.
     """
+    check_solver(scheduler)
     if not len(seeds) == len(anatomy) == len(style):
         raise ValueError(
             f"{len(seeds)} seeds for {len(anatomy)} anatomy vectors and {len(style)} "
@@ -75,7 +87,9 @@ def sample(
     with _quiet():
         scheduler = type(scheduler).from_config(scheduler.config)
         scheduler.set_timesteps(steps)
+    takes = signature(scheduler.step).parameters
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+    chance = {"generator": draws} if "generator" in takes else {}
     shape = generator.latent_shape
     # drawn even where other noise is given, so that the draws go on from the same place
     noise = torch.stack([torch.randn(shape, generator=draw) for draw in draws])
@@ -90,12 +104,13 @@ def sample(
     for number, timestep in enumerate(scheduler.timesteps):
         rows = current.repeat(2, 1, 1, 1) if guided else current
         when = timestep.to(rows.device).expand(len(rows))
+        rows = scheduler.scale_model_input(rows, timestep)
         predicted = generator.denoise(rows, when, tokens)
         if guided:
             told, untold = predicted.chunk(2)
             predicted = torch.lerp(untold, told, guidance)
         current = scheduler.step(
-            predicted, timestep, current, generator=draws, return_dict=False
+            predicted, timestep, current, **chance, return_dict=False
         )[0]
         if after_step is not None:
             replaced = after_step(number, timestep, current)
@@ -103,6 +118,34 @@ def sample(
                 break
             current = _checked(replaced, noise.shape).to(current)
     return torch.as_tensor(current)
+
+
+def check_solver(scheduler: SchedulerMixin, trained: Schedule | None = None) -> None:
+    """Refuse a scheduler that would draw something else than what was trained.
+
+    Args:
+        scheduler: to draw with.
+        trained: schedule that the model was trained with, to compare with, if known.
+
+    Raises:
+        ValueError: naming the scheduler, and what can be used.
+    """
+    known = {kind.name for kind in KarrasDiffusionSchedulers}
+    name = type(scheduler).__name__
+    if name in UNSUPPORTED or name not in known:
+        why = UNSUPPORTED.get(name, "it is made for models that were trained otherwise")
+        usable = ", ".join(sorted(known - UNSUPPORTED.keys()))
+        raise ValueError(f"{name} cannot draw with this model: {why}; use {usable}")
+    if trained is None:
+        return
+    given = Schedule.of(scheduler)
+    if given.predicts != trained.predicts or not torch.allclose(
+        given.alphas_cumprod, trained.alphas_cumprod, rtol=1e-5
+    ):
+        raise ValueError(
+            f"{name} has another noise schedule than this model was trained with; make "
+            f"it with {name}.from_config(pipeline.scheduler.config)"
+        )
 
 
 def _checked(latents: Tensor, shape: torch.Size) -> Tensor:

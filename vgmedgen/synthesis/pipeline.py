@@ -32,7 +32,8 @@ from vgmedgen.data.images import as_input, as_uint8
 from vgmedgen.dit.codec import Codec
 from vgmedgen.dit.hffm import HFFM
 from vgmedgen.dit.model import Generator
-from vgmedgen.dit.sampler import sample, solver
+from vgmedgen.dit.objective import Schedule
+from vgmedgen.dit.sampler import check_solver, sample, solver
 from vgmedgen.prior.model import VisualPrior
 from vgmedgen.synthesis import arguments
 from vgmedgen.synthesis.control import Conditions, stacked
@@ -98,6 +99,7 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
             visual_prior=visual_prior,
         )
         self.processor = VaeImageProcessor()
+        self._trained = Schedule.of(scheduler)
         self._interrupt = False
 
     @classmethod
@@ -118,9 +120,12 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
         told = {**options, "use_safetensors": True, "local_files_only": True}
         usual = torch.get_default_dtype()
         try:
-            return super().from_pretrained(folder, **told)  # type: ignore[no-any-return]
+            pipeline: VGMedGenPipeline = super().from_pretrained(folder, **told)
         finally:  # diffusers leaves the wanted type behind where a part fails to load
             torch.set_default_dtype(usual)
+        # one that was given in `options` may follow another schedule
+        pipeline._trained = Schedule.load(Path(folder) / "scheduler")
+        return pipeline
 
     def register_modules(self, **modules: object) -> None:
         """Register the parts, ours by the package alone.
@@ -193,8 +198,10 @@ class VGMedGenPipeline(DiffusionPipeline):  # type: ignore[misc]
         Raises:
             TypeError: if an argument is of another type.
             ValueError: if an argument, or a number of them, is not as told above, or
-                the model draws something that is no image.
+                the model draws something that is no image, or the scheduler was
+                exchanged for one that does not fit the model.
         """
+        check_solver(self.scheduler, self._trained)
         arguments.check_types(
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,

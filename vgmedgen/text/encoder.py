@@ -3,21 +3,26 @@
 B captions, L tokens, E embedding width.
 """
 
+import inspect
 import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AutoModel,
+    MODEL_MAPPING,
+    AutoConfig,
     AutoTokenizer,
     BertConfig,
     BertModel,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as hf_logging
 
 from vgmedgen.errors import BaseError, DataError
 
@@ -59,13 +64,11 @@ class TextEncoder(nn.Module):
         if not any(text_encoder.glob("model*.safetensors")):
             raise BaseError(
                 f"{text_encoder} holds no model.safetensors; pickled weights are not "
-                "read, convert them once with `save_pretrained`"
+                "read, convert them once with `vgmedgen base convert`"
             )
-        model = AutoModel.from_pretrained(
-            text_encoder, local_files_only=True, use_safetensors=True
-        )
         return cls(
-            model, AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
+            read_model(text_encoder),
+            AutoTokenizer.from_pretrained(tokenizer, local_files_only=True),
         )
 
     @property
@@ -141,6 +144,58 @@ class TextEncoder(nn.Module):
         keep = tokens["attention_mask"][:, :, None].to(seen)
         pooled: Tensor = (seen * keep).sum(1) / keep.sum(1)
         return pooled.float().cpu()
+
+
+def read_model(folder: Path, variant: str | None = None) -> PreTrainedModel:
+    """Read a text encoder from safetensors on this disk, in float32.
+
+    A pooler is left out: nothing here reads it, and where a checkpoint has none,
+    transformers would start one at random, from a generator that nobody seeded.
+
+    Args:
+        folder: as transformers writes it.
+        variant: of the weights, such as `fp16`; None for the full ones.
+
+    Raises:
+        BaseError: if a weight is missing, or the folder holds something else.
+    """
+    usual = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()  # heads and poolers that go unread are no news
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        kind = MODEL_MAPPING[type(config)]
+        _check_family(config, kind)
+        takes_pooler = "add_pooling_layer" in inspect.signature(kind).parameters
+        model, report = kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            variant=variant,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **({"add_pooling_layer": False} if takes_pooler else {}),
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = (
+            str(error).strip().splitlines()[0] if str(error).strip() else "no reason"
+        )
+        raise BaseError(
+            f"{folder} holds no text encoder that can be read ({reason}); use a model of "
+            "the BERT family as its hub has it"
+        ) from None
+    finally:
+        hf_logging.set_verbosity(usual)
+    if absent := sorted({*report["missing_keys"], *report["mismatched_keys"]}):
+        raise BaseError(
+            f"{folder}: the weights lack {absent[0]} ({len(absent)} in all) that the "
+            "config asks for; fetch config and weights from one model"
+        )
+    return cast("PreTrainedModel", model)
+
+
+def _check_family(config: PretrainedConfig, kind: type[PreTrainedModel]) -> None:
+    if config.is_encoder_decoder or not hasattr(config, "max_position_embeddings"):
+        raise ValueError(f"it is a {kind.__name__}, with a decoder or no places")
 
 
 def build_tiny(

@@ -19,6 +19,7 @@ from vgmedgen.privacy.engine import Private
 from vgmedgen.text.mapper import TextMapper, align_loss
 from vgmedgen.training.loop import (
     Checkpoint,
+    Progress,
     TrainLog,
     fit,
     fit_private,
@@ -110,6 +111,7 @@ def train_prior(
     anchor: Latents | None = None,
     private: Private | None = None,
     checkpoint: Checkpoint | None = None,
+    progress: Progress | None = None,
 ) -> TrainLog:
     """Fit the prior to the site's images; `anchor` holds one target per sample."""
 
@@ -144,6 +146,7 @@ def train_prior(
         rate=config.prior_rate,
         seed=seed_of(seed, "prior"),
         checkpoint=checkpoint,
+        progress=progress,
     )
 
 
@@ -156,6 +159,7 @@ def train_mapper(
     seed: int,
     private: Private | None = None,
     checkpoint: Checkpoint | None = None,
+    progress: Progress | None = None,
 ) -> TrainLog:
     """Fit the text mapper to what the prior sees, one row per sample.
 
@@ -193,4 +197,5 @@ def train_mapper(
         rate=config.mapper_rate,
         seed=seed_of(seed, "mapper"),
         checkpoint=checkpoint,
+        progress=progress,
     )

@@ -13,7 +13,7 @@ from vgmedgen.config import BaseConfig, ModelConfig
 from vgmedgen.data import images
 from vgmedgen.data.phantom import textures
 from vgmedgen.data.records import Dataset
-from vgmedgen.training.loop import fit, parts, seed_of
+from vgmedgen.training.loop import Progress, fit, parts, seed_of
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,11 @@ def build_vae(model: ModelConfig, seed: int) -> AutoencoderKL:
 
 
 def train_vae(
-    datasets: Sequence[Dataset], model: ModelConfig, base: BaseConfig, seed: int
+    datasets: Sequence[Dataset],
+    model: ModelConfig,
+    base: BaseConfig,
+    seed: int,
+    progress: Progress | None = None,
 ) -> AutoencoderKL:
     """Train the VAE and set its scaling factor to 1 / std of the public latents."""
     pixels = _public(datasets, model.image_px, seed)
@@ -70,6 +74,7 @@ def train_vae(
         steps=base.vae_steps,
         rate=2 * base.learning_rate,
         seed=seed_of(seed, "vae"),
+        progress=progress,
     )
     log.info("base: VAE, loss %.4f", losses.tail_mean())
     vae.eval().register_to_config(scaling_factor=_scale(vae, pixels))

@@ -23,7 +23,14 @@ from vgmedgen.dit.objective import (
 from vgmedgen.plan import GenerateConfig
 from vgmedgen.privacy.engine import Private
 from vgmedgen.training.align import Latents
-from vgmedgen.training.loop import Checkpoint, TrainLog, fit, fit_private, seed_of
+from vgmedgen.training.loop import (
+    Checkpoint,
+    Progress,
+    TrainLog,
+    fit,
+    fit_private,
+    seed_of,
+)
 from vgmedgen.training.samples import Samples
 
 COLOUR_STEPS = (
@@ -43,6 +50,19 @@ def draw_timesteps(top: int, count: int, strata: int, draw: torch.Generator) -> 
     return (place * (top / strata)).long().clamp_max(top - 1)
 
 
+def _colours_of(codec: Codec, estimate: Tensor, image: Tensor, quiet: Tensor) -> Tensor:
+    """Colour loss (B,) of the rows in `quiet` (B,); 0 for the others.
+
+    A step draws its timesteps from the whole schedule, coloured or not, so that every
+    part of it trains however often a step is coloured.
+    """
+    losses = estimate.new_zeros(len(estimate))
+    if quiet.any():
+        seen = colour_loss(codec.decode, estimate[quiet], image[quiet])
+        losses = losses.index_put((quiet.nonzero().flatten(),), seen)
+    return losses
+
+
 def train_generator(
     generator: Generator,
     weights: Mapping[str, nn.Parameter],
@@ -55,6 +75,7 @@ def train_generator(
     codec: Codec | None = None,
     private: Private | None = None,
     checkpoint: Checkpoint | None = None,
+    progress: Progress | None = None,
 ) -> TrainLog:
     """Fit `weights` of the generator by denoising.
 
@@ -69,6 +90,7 @@ def train_generator(
         private: trains with DP; `config.batch`, `config.steps` and `seed` do not count.
         codec: decodes for the colour loss; needed where `colour_every` is above 0.
         checkpoint: to go on from.
+        progress: is told the number of steps done; not under DP.
     """
     device = next(iter(weights.values())).device
     strata = private.draws if private else 1
@@ -76,8 +98,7 @@ def train_generator(
     def loss_of(number: int, rows: Tensor, draw: torch.Generator) -> Tensor:
         latents = samples.latents[rows].to(device)
         coloured = config.colour_every > 0 and number % config.colour_every == 0
-        top = round(COLOUR_STEPS * len(schedule)) if coloured else len(schedule)
-        timesteps = draw_timesteps(top, len(rows), strata, draw).to(device)
+        timesteps = draw_timesteps(len(schedule), len(rows), strata, draw).to(device)
         noise = torch.randn(latents.shape, generator=draw).to(device)
         keep = (torch.rand(len(rows), generator=draw) >= config.dropout).to(device)
         anatomy, style = drop_condition(
@@ -89,10 +110,12 @@ def train_generator(
         loss = (predicted - target).square().flatten(1).mean(1)
         loss = loss * loss_weights(schedule, timesteps, config.min_snr)
         if coloured and codec is not None:
-            image, _ = samples.pixels(rows)
             estimate = x0_estimate(schedule, noisy, predicted, timesteps)
-            colour = colour_loss(codec.decode, estimate, image.to(device))
-            loss = loss + config.colour_weight * colour
+            image = samples.pixels(rows)[0].to(device)
+            quiet = timesteps < COLOUR_STEPS * len(schedule)
+            loss = loss + config.colour_weight * _colours_of(
+                codec, estimate, image, quiet
+            )
         return loss
 
     generator.train()
@@ -114,4 +137,5 @@ def train_generator(
         rate=config.learning_rate,
         seed=seed_of(seed, "generate"),
         checkpoint=checkpoint,
+        progress=progress,
     )

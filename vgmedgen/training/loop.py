@@ -6,7 +6,7 @@ can be repeated alone: a resumed training equals an uninterrupted one to the bit
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,8 @@ from vgmedgen.privacy.engine import LossFn, Private, PrivateOptimizer
 from vgmedgen.privacy.persample import PerUnit
 
 CLIP_NORM = 1.0  # L2 norm over everything that trains together
+Progress = Callable[[int], None]  # is told how many steps are done
+
 WARMUP = 0.1  # share of the steps over which the learning rate rises
 
 
@@ -124,6 +126,7 @@ def fit(
     rate: float,
     seed: int,
     checkpoint: Checkpoint | None = None,
+    progress: Progress | None = None,
 ) -> TrainLog:
     """Train `weights` in place.
 
@@ -136,6 +139,7 @@ def fit(
         rate: peak learning rate of AdamW.
         seed: of all randomness in the steps.
         checkpoint: goes on from it if it exists, and removes it at the end.
+        progress: is told the number of steps done, after each.
 
     Raises:
         TrainingError: at the first loss that is not finite; the checkpoint is removed.
@@ -162,6 +166,8 @@ def fit(
         log.losses.append(value)
         if checkpoint and (number + 1) % checkpoint.every == 0:
             checkpoint.save(weights, optimizer, log)
+        if progress:
+            progress(number + 1)
     if checkpoint:
         checkpoint.path.unlink(missing_ok=True)
     return log

@@ -1,0 +1,52 @@
+"""Progress of long work as lines of a log, for whoever has no terminal to see a bar in."""
+
+import logging
+import time
+from collections.abc import Callable
+
+FIRST_S = 10.0  # seconds of silence before the first line of a part
+EVERY_S = 30.0  # seconds between lines after that
+MINUTE_S = 60
+
+
+class ProgressLog:
+    """Says how far a part of the work is and about how long the rest of it takes.
+
+    Args:
+        log: gets the lines, at level INFO; the first one at once.
+        what: is being done, such as `base: part 2 of 6, autoencoder`.
+        total: number of equal steps.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        log: logging.Logger,
+        what: str,
+        total: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._log, self._what, self._total, self._clock = log, what, total, clock
+        self._began = clock()
+        self._next = self._began + FIRST_S
+        log.info("%s: %d steps", what, total)
+
+    def __call__(self, done: int) -> None:
+        """Note that `done` steps are done; a line where the last one is old enough."""
+        now = self._clock()
+        if now < self._next or not 0 < done < self._total:
+            return
+        self._next = now + EVERY_S
+        left = (now - self._began) / done * (self._total - done)
+        self._log.info(
+            "%s: %d of %d, about %s left", self._what, done, self._total, duration(left)
+        )
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: `40 s`, `7 min`, `2 h 5 min`."""
+    if seconds < 1.5 * MINUTE_S:
+        return f"{round(seconds)} s"
+    minutes = round(seconds / MINUTE_S)
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours else f"{minutes} min"
