@@ -6,6 +6,8 @@ export HF_HUB_OFFLINE := 1
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export RAY_USAGE_STATS_ENABLED := 0
+# torch's threads sleep while they wait: spinning, they take the cores from one another
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: venv demo test check bench
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from vgmedgen.errors import VGMedGenError
-from vgmedgen.process import logs
+from vgmedgen.process import environment, logs
 from vgmedgen.process.children import follow_keeper
 from vgmedgen.siteconfig import FILE, load_config
 from vgmedgen.trust.files import read_secret
@@ -56,6 +56,7 @@ def runner(folder: Path) -> None:
 
 def main() -> None:
     """Be what the command line names."""
+    environment.settle()
     role, name = sys.argv[1:]
     folder = Path(name)
     logs.child(folder / "node" / DETAILS)

@@ -18,6 +18,7 @@ from client.node import PORT, SECRET, TAKEN
 from vgmedgen.errors import ConfigError, StateError
 from vgmedgen.process import logs
 from vgmedgen.process.children import Child, module
+from vgmedgen.process.environment import OFFLINE, keep_out
 from vgmedgen.process.lock import only_one
 from vgmedgen.siteconfig import FILE, SiteConfig, load_config
 from vgmedgen.trust.files import write_secret
@@ -29,15 +30,6 @@ NODE = "node"  # folder of the running node, below the site's
 TICK_S = 0.5
 KEY_TAKEN_S = 20.0  # between tries while the coordinator holds our key for online
 KEY_TAKEN = "[code: 2004]"
-OFFLINE = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TQDM_DISABLE": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-}
 ROLE = "client.node"
 COORDINATORS = frozenset({"registered", "clock"})  # findings that mend themselves here
 
@@ -56,6 +48,7 @@ def serve(folder: Path, *, as_json: bool = False) -> None:
     """
     logs.keeper(as_json=as_json)
     folder = folder.resolve()
+    keep_out(folder)
     config = load_config(folder / FILE)
     check_deployable(config)
     stop = threading.Event()

@@ -17,7 +17,7 @@ from server import place
 from server.kits import NODES, Kits
 from vgmedgen.errors import StateError, VGMedGenError
 from vgmedgen.files import write_text
-from vgmedgen.process import logs
+from vgmedgen.process import environment, logs
 from vgmedgen.process.children import follow_keeper
 
 log = logging.getLogger(__name__)
@@ -157,6 +157,7 @@ def player(kits: Kits) -> None:
 
 def main() -> None:
     """Be what the command line names."""
+    environment.settle()
     logs.child()
     follow_keeper()
     role, folder = sys.argv[1:]

@@ -19,6 +19,7 @@ from server.startup import check_database, check_port
 from vgmedgen.errors import StateError, UnreachableError, VGMedGenError
 from vgmedgen.process import logs
 from vgmedgen.process.children import Child, module
+from vgmedgen.process.environment import OFFLINE, keep_out
 from vgmedgen.process.lock import only_one
 from vgmedgen.trust.journal import Journal
 
@@ -29,14 +30,6 @@ TICK_S = 0.5
 SYNC_S = 3.0  # how often new sites and new runs are looked for
 MOST_ATTEMPTS = 25  # a run whose player ended this often without a round is given up
 LONGEST_PAUSE_S = 10.0  # between two tries of what does not work
-OFFLINE = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TQDM_DISABLE": "1",
-}
 ROLE = "server.process"
 
 
@@ -62,6 +55,7 @@ def serve(
         TrustError: if a key or certificate cannot be used.
     """
     logs.keeper(as_json=as_json)
+    keep_out(kits.folder)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -24,10 +24,12 @@ def simulate(
 
     Started again with the same words after a kill, it goes on where it stopped.
     """
-    from simulations.run import simulate as run
     from vgmedgen.configfile import load_run
 
-    done = run(load_run(overrides or []))
+    config = load_run(overrides or [])  # a refusal waits for no heavy import
+    from simulations.run import simulate as run
+
+    done = run(config)
     print(f"release     {done.release}")
     for site, folder in done.synthetic.items():
         print(f"synthetic   {folder}  ({site})")

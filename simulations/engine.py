@@ -11,13 +11,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import Any, TypeVar
+from unittest import mock
 
 from flwr.app import Context, Message, RecordDict
 from flwr.app.user_config import UserConfigValue
@@ -32,6 +33,8 @@ from flwr.supercore.telemetry import EventType
 from server.launch import Launch
 from vgmedgen.config import RunSection
 from vgmedgen.errors import VGMedGenError
+from vgmedgen.process.environment import OFFLINE
+from vgmedgen.process.threads import of_each, usable
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +43,7 @@ Result = TypeVar("Result")
 POLL_S = 0.2  # how soon the end of the engine is noticed
 RAY_BACKEND = "flwr.server.superlink.fleet.vce.backend.raybackend"
 SITES_FOLDER = "VGMEDGEN_SITES"  # where the client app finds the folders of its sites
-_OFFLINE = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
+_OFFLINE = OFFLINE | {"RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def run(launch: Launch, folders: Sequence[Path], section: RunSection) -> None:
@@ -122,7 +121,7 @@ def drive(
             server_app_context=context,
         )
 
-    backend = nullcontext() if engine == "ray" else in_process()
+    backend = apart(threads) if engine == "ray" else in_process()
     with environment(_OFFLINE), _quiet(), backend as bench:
         try:
             simulate() if bench is None else bench.serve(simulate)
@@ -183,6 +182,22 @@ class Bench:
             with suppress(Empty):
                 self._work.get(timeout=POLL_S)()
         ended.result()
+
+
+@contextmanager
+def apart(threads: int) -> Iterator[None]:
+    """Ray's processes as ours are: their own share of threads, installed code only.
+
+    Ray has its workers look for modules in the working folder first, unless it was given
+    another one to work in.
+    """
+    from ray.job_config import JobConfig  # noqa: PLC0415 - costs a second
+
+    elsewhere = mock.patch.object(
+        JobConfig, "_runtime_env_has_working_dir", return_value=True
+    )
+    with environment(of_each(threads, os.environ)), elsewhere:
+        yield
 
 
 @contextmanager
@@ -335,7 +350,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _resources(threads: int, gpus: float) -> BackendConfig:
-    cores = os.cpu_count() or 1
+    cores = usable()
     return {
         "client_resources": {"num_cpus": min(max(threads, 1), cores), "num_gpus": gpus},
         # Without a cap Ray takes every core that it sees, and starts a dashboard.

@@ -7,6 +7,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many small jobs: threads only wait
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and those of more do not spin
 
 MICRO = (
     "model.image_px=32",

@@ -81,7 +81,7 @@ def ask(port, request, *, secure=True, ca=None):
 class Process:
     """One long-running command, its log in a file."""
 
-    def __init__(self, log, name, *words):
+    def __init__(self, log, name, *words, cwd=None, env=None):
         self.log = log
         self.begins = len(log.read_text()) if log.is_file() else 0
         self._stream = log.open("a")
@@ -89,7 +89,8 @@ class Process:
             [BIN / name, *map(str, words)],
             stdout=self._stream,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=cwd,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
         )
 
     @property
@@ -181,12 +182,11 @@ class Deployment:
         path = self.site(name) / "site.yaml"
         OmegaConf.save(OmegaConf.merge(OmegaConf.load(path), keys), path)
 
-    def start_server(self, *words):
+    def start_server(self, *words, **more):
         """Start the coordinator's server, and wait until hospitals can reach it."""
         log = self.folder / "server.log"
-        self.server = Process(
-            log, "vgmedgen-server", "start", "--kits", self.kits, *words
-        )
+        words = ("start", "--kits", self.kits, *words)
+        self.server = Process(log, "vgmedgen-server", *words, **more)
         before = log.read_text().count("hospitals reach")
 
         def up():
@@ -196,11 +196,11 @@ class Deployment:
         wait(up, what="the server")
         return self.server
 
-    def start_node(self, name):
+    def start_node(self, name, **more):
         """Start a hospital's node, without waiting."""
         log = self.folder / f"{name}.log"
         site = self.site(name) / "site.yaml"
-        node = Process(log, "vgmedgen-client", "start", "--site", site)
+        node = Process(log, "vgmedgen-client", "start", "--site", site, **more)
         self.nodes[name] = node
         return node
 

@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from vgmedgen.errors import ConfigError, VGMedGenError
+from vgmedgen.process import environment
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="config overrides, such as model=small")
@@ -23,16 +23,13 @@ Overrides = Annotated[
 
 def run_cli(start: Callable[[], object], name: str) -> None:
     """Run a command line; turn our errors into one line and an exit code."""
-    # neither a hub nor a usage statistic may be asked for, whatever a library thinks
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # other people's progress bars
     logging.basicConfig(
         level="WARNING", format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
     )
     for ours in ("vgmedgen", "server", "client", "simulations"):
         logging.getLogger(ours).setLevel(logging.INFO)
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # not the user's
+    environment.settle()
     # typer escapes "[required]" for rich even where rich does not draw the help
     typer.core.HAS_RICH = False
     try:

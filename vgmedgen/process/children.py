@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
+from vgmedgen.process.environment import of_children
+
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 1.0
@@ -53,11 +55,11 @@ class Child:
         self.started = time.monotonic()
         self.process = subprocess.Popen(  # noqa: S603 - our own modules
             list(self.argv),
-            env={**os.environ, **self.env, PARENT: str(os.getpid())},
+            env=of_children() | {**self.env, PARENT: str(os.getpid())},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             start_new_session=True,  # a Ctrl-C is the keeper's, who stops them in order
         )
@@ -157,8 +159,11 @@ def follow_keeper() -> None:
 
 
 def module(name: str, *words: str) -> list[str]:
-    """Command line of a module of ours, by this very Python."""
-    return [sys.executable, "-m", name, *words]
+    """Command line of a module of ours, by this very Python.
+
+    Of the installed one: `-m` alone would look into the working folder first.
+    """
+    return [sys.executable, "-P", "-m", name, *words]
 
 
 def _how(status: int) -> str:
