@@ -36,9 +36,10 @@ base_digest: {base_digest}
 
 # FILL IN: in place of [], one line for each dataset, such as
 #   - {{dataset: table, root: /data/lesions.csv}}
-# `table` reads a csv with the columns image, mask (optional), caption (optional), unit;
+# `table` reads a csv with the columns image, mask (optional), caption, patient_id;
 # ham10000, busi and kvasir-seg read folders in their published layout.
-# `unit` is what privacy protects: the patient, wherever the data knows patients.
+# privacy protects the patient where the table has a column patient_id, filled on every row;
+# lesion_id or unit in its place where it knows lesions, or something else.
 # grouping: units.csv beside root joins units: a csv (image, unit) of which images are one
 # patient's, or one picture's; `vgmedgen data twins` writes one.
 sources: []

@@ -12,7 +12,7 @@ from server.app import RELEASE
 from server.kits import Kits
 from server.launch import Launch
 from vgmedgen.errors import ReleaseError, StateError, TrustError
-from vgmedgen.files import tree_digests
+from vgmedgen.files import is_system, tree_digests
 from vgmedgen.process.lock import only_one
 from vgmedgen.release.archive import SUFFIX, pack
 from vgmedgen.release.folders import clear, reason
@@ -164,6 +164,8 @@ def _check_out(out: Path) -> None:
     if not out.is_dir():
         raise StateError(f"{out} is a file; choose a folder with --out")
     for path in sorted(out.iterdir()):
+        if is_system(path):
+            continue
         scratch = path.name.startswith(SCRATCH) and path.is_dir()  # of one killed
         scratch = scratch and not path.is_symlink()
         folder = path.is_dir() and (path / MANIFEST).is_file()

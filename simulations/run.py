@@ -24,6 +24,7 @@ from vgmedgen.base import Bundle
 from vgmedgen.config import RunConfig
 from vgmedgen.errors import ConfigError
 from vgmedgen.evaluation import report
+from vgmedgen.files import visible
 from vgmedgen.gate.release import ReleaseGate
 from vgmedgen.release.store import Store
 from vgmedgen.site import Site
@@ -115,7 +116,7 @@ def claim(config: RunConfig) -> Path:
         folder = Path(named or f"runs/{config.experiment}{suffix}")
         told = folder / RUN_FILE
         if not told.is_file():
-            if folder.is_dir() and any(folder.iterdir()):
+            if folder.is_dir() and any(visible(folder)):
                 raise ConfigError(f"{folder} is not empty and no run; choose another")
             folder.mkdir(parents=True, exist_ok=True)
             configfile.save(config, told)

@@ -21,6 +21,7 @@ from vgmedgen.base import Bundle
 from vgmedgen.config import RunConfig
 from vgmedgen.data import images
 from vgmedgen.evaluation.denoising import CaptionGap
+from vgmedgen.plan import UNITS
 from vgmedgen.privacy.accountant import spent
 from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.release.verify import digest, verify
@@ -125,7 +126,7 @@ def report_of(
 ) -> dict[str, Any]:
     """The mapping behind the report page; also written as report.json."""
     registry = Registry(run)
-    kinds = {site.datasets[0].unit_kind for site in sites}
+    kinds = {dataset.unit_kind for site in sites for dataset in site.datasets}
     told: dict[str, Any] = {
         "title": config.experiment,
         "experiment": config.experiment,
@@ -237,7 +238,7 @@ def _site(site: Site) -> dict[str, Any]:
         "name": site.name,
         "dataset": ", ".join(dataset.name for dataset in datasets),
         "modality": ", ".join(dataset.modality for dataset in datasets),
-        "unit_kind": datasets[0].unit_kind,
+        "unit_kind": max((d.unit_kind for d in datasets), key=UNITS.index),
         "units": {"train": training.units, "heldout": heldout.units},
         "images": {"train": len(training), "heldout": len(heldout)},
         "labels": dict(

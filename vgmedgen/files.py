@@ -7,6 +7,14 @@ from pathlib import Path
 
 from vgmedgen.errors import StateError
 
+# of macOS, Windows, NAS devices and file systems; names with a dot are hidden anyway
+_SYSTEM = frozenset(
+    {
+        *("__macosx", "thumbs.db", "desktop.ini", "$recycle.bin", "lost+found"),
+        *("@eadir", "#recycle", "system volume information"),
+    }
+)
+
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` so that a crash leaves either the old file or the new one.
@@ -34,6 +42,33 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write `content` as UTF-8, whole or not at all (see `write_bytes`)."""
     write_bytes(path, content.encode())
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name is one that a system or a program gives to files of its own."""
+    return name.startswith(".") or name.casefold() in _SYSTEM
+
+
+def is_system(path: Path) -> bool:
+    """Whether a file is one that a desktop leaves in folders that it shows."""
+    name = path.name
+    wrote = name.startswith("._") or name.casefold() in {".ds_store", *_SYSTEM}
+    return wrote and path.is_file() and not path.is_symlink()
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in a folder, by name, without what a system or a program put there."""
+    return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
+
+
+def visible_below(folder: Path) -> list[Path]:
+    """Every file below a folder, by path, none in a hidden folder or hidden itself."""
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path
+        for path in found
+        if not any(map(is_hidden, path.relative_to(folder).parts))
+    )
 
 
 def sha256(path: Path) -> str:

@@ -1,10 +1,12 @@
 """What the sources of `site.yaml` hold, in the units that train and those that never do."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from vgmedgen.data import adapters, split
 from vgmedgen.data.records import Dataset
+from vgmedgen.data.tables import nfc
 from vgmedgen.errors import DataError
 from vgmedgen.siteconfig import SiteConfig, SiteSource
 
@@ -28,15 +30,18 @@ def read(source: SiteSource, folder: Path, *, identified: bool) -> Dataset:
     dataset = adapters.read(source.dataset, root, identified=identified, **given)
     if source.units is None:
         return dataset
-    if source.grouping and (lost := {*source.units} - {*dataset.units}):
+    listed = {nfc(unit) for unit in source.units}
+    if lost := listed - {*dataset.units}:
+        names = source.grouping or "the data"
         raise DataError(
-            f"site.yaml lists the unit '{min(lost)}' of {root}, which {source.grouping} "
-            "does not name; list units by the names that it gives them"
+            f"site.yaml lists the unit '{min(lost)}' of {root}, which {names} do not "
+            f"name{_hint(min(lost), dataset.units)}; list units as they are written there"
         )
-    chosen = dataset.only(source.units)
-    if not chosen.records:
-        raise DataError(f"{root} holds none of the {len(source.units)} units listed")
-    return chosen
+    if not listed:
+        raise DataError(
+            f"site.yaml lists no unit of {root}; name some, or remove the source"
+        )
+    return dataset.only(listed)
 
 
 def heldout(config: SiteConfig, datasets: Sequence[Dataset]) -> frozenset[str]:
@@ -49,9 +54,16 @@ def heldout(config: SiteConfig, datasets: Sequence[Dataset]) -> frozenset[str]:
     if config.heldout_units is None:
         return split.heldout(units, config.heldout, config.heldout_seed)
     # under another name, as a grouping may have given it, such a unit would train
-    if lost := {*config.heldout_units} - units:
+    listed = frozenset(map(nfc, config.heldout_units))
+    if lost := listed - units:
         raise DataError(
             f"heldout_units of site.yaml lists the unit '{min(lost)}', which no source "
-            "has; list units by the names that the data, or their grouping, give them"
+            f"has{_hint(min(lost), units)}; list units by the names that the data, or "
+            "their grouping, give them"
         )
-    return frozenset(config.heldout_units)
+    return listed
+
+
+def _hint(unit: str, known: Iterable[str]) -> str:
+    near = get_close_matches(unit, known, n=1, cutoff=0.5)
+    return f" ('{near[0]}' they have)" if near else ""

@@ -113,11 +113,11 @@ def test_a_table_reads_paths_beside_it_and_turns_columns_into_facts(
         "image,mask,caption,unit,label,scanner\n"
         "in/0.png,in/m.png,a lesion,p1,bad,X\n"
         'in/1.png,in/m.png;in/m.png,"one, two",p1,,\n'
-        "in/2.png,,nothing,,,\n"
+        "in/2.png,,nothing,p2,,\n"
     )
     dataset = adapters.read("table", tmp_path)
     assert [len(record.masks) for record in dataset.records] == [1, 2, 0]
-    assert dataset.units == ("in/2.png", "p1")
+    assert dataset.units == ("p1", "p2")
     assert dataset.unit_kind == "patient"
     assert dataset.records[0].facts == {"scanner": "X"}
     assert dataset.records[1].caption == "one, two"

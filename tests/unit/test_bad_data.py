@@ -100,7 +100,7 @@ SEGMENTS = "HAM10000_segmentations"
         (
             "ham10000",
             edit(META, "lesion_id", "lesion"),
-            ["no column 'lesion_id'", META],
+            ["no column 'lesion_id'", META, "rename 'lesion' to 'lesion_id'"],
         ),
         ("ham10000", edit(META, "HAM_1,ISIC_2", ",ISIC_2"), ["line 3", "lesion_id"]),
         ("ham10000", edit(META, "back", "back,x"), ["line 2", "more values"]),

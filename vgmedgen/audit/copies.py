@@ -7,7 +7,6 @@ mirrored. How near is near is not a constant: it is how near held-out images of 
 patients come. A distance alone proves no privacy; a copy disproves it.
 """
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from vgmedgen.data import images
 from vgmedgen.data.records import Record
+from vgmedgen.data.tables import read_rows
 from vgmedgen.errors import ConfigError
 from vgmedgen.gate.features import Describer
 from vgmedgen.gate.statistics import Interval, excess_chance, share
@@ -62,15 +62,14 @@ def read_synthetic(folder: Path, px: int) -> tuple[list[Path], Tensor]:
 
     Raises:
         ConfigError: if the folder has no table of them, or an empty one.
-        DataError: if an image cannot be read.
+        DataError: if the table or an image cannot be read.
     """
     table = folder / TABLE
     if not table.is_file():
         raise ConfigError(
             f"{folder} has no {TABLE}; name a folder written by `vgmedgen synthesize`"
         )
-    with table.open(newline="") as stream:
-        names = [row["image"] for row in csv.DictReader(stream) if row.get("image")]
+    names = [row["image"] for _, row in read_rows(table, ("image",)) if row["image"]]
     if not names:
         raise ConfigError(f"{table} lists no image; synthesise some first")
     files = [folder / name for name in names]

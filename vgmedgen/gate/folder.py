@@ -11,6 +11,7 @@ import torch
 from vgmedgen.data import images
 from vgmedgen.data.records import Record
 from vgmedgen.errors import DataError
+from vgmedgen.files import visible_below
 from vgmedgen.gate.release import ReleaseGate, Verdict
 
 FORMATS = frozenset(
@@ -21,6 +22,8 @@ TOGETHER = 32  # images judged at a time
 
 def files_of(places: Sequence[Path]) -> list[Path]:
     """The files that are named, and the image files below folders that are named.
+
+    Files and folders that a system or a program hides are passed over in folders.
 
     Args:
         places: files, taken whatever their name, and folders.
@@ -36,11 +39,9 @@ def files_of(places: Sequence[Path]) -> list[Path]:
         if place.is_file():
             found[place] = None
             continue
-        below = sorted(
-            path
-            for path in place.rglob("*")
-            if path.suffix.lower() in FORMATS and path.is_file()
-        )
+        below = [
+            path for path in visible_below(place) if path.suffix.lower() in FORMATS
+        ]
         if not below:
             raise DataError(
                 f"{place} is neither an image file nor a folder with image files "

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from vgmedgen.errors import ConfigError, StateError
+from vgmedgen.files import visible_below
 from vgmedgen.process.lock import only_one
 from vgmedgen.studio.guard import Guard
 
@@ -173,9 +174,9 @@ def packed(folder: Path) -> bytes:
     """A zip of an export, without what the gate held back."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(folder.rglob("*")):
+        for path in visible_below(folder):
             inside = path.relative_to(folder)
-            if path.is_file() and not APART & set(inside.parts):
+            if not APART & set(inside.parts):
                 archive.write(path, Path(folder.name) / inside)
     return content.getvalue()
 

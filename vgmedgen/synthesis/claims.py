@@ -19,6 +19,7 @@ from PIL import Image
 
 from vgmedgen.data import dicom
 from vgmedgen.errors import ConfigError, DataError, StateError
+from vgmedgen.files import is_system
 from vgmedgen.gate import page
 from vgmedgen.gate.release import ReleaseGate, Verdict
 from vgmedgen.synthesis import layouts, state
@@ -126,6 +127,8 @@ def _others(out: Path, known: Collection[str]) -> Iterator[str]:
         below.sort()
         place = Path(here).relative_to(out)
         for name in sorted([*names, *below]):
+            if is_system(Path(here) / name):
+                continue
             path = str(place / name)
             allowed = folders if name in below else known
             if path not in allowed or (Path(here) / name).is_symlink():

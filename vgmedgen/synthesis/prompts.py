@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vgmedgen.data.tables import read_rows
+from vgmedgen.data.tables import decoded, read_rows
 from vgmedgen.errors import ConfigError, DataError
 from vgmedgen.synthesis.asked import Ask, is_control
 from vgmedgen.text.encoder import TextEncoder
@@ -53,12 +53,9 @@ def read_prompts(path: Path) -> list[Wish]:
         if path.suffix.lower() == ".csv":
             wishes = _rows(path)
         else:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-            wishes = [Wish(prompt=tidy(line)) for line in lines]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{path} cannot be read as UTF-8 text ({error}); save it again as such"
-        ) from error
+            wishes = [Wish(prompt=tidy(line)) for line in decoded(path).splitlines()]
+    except DataError as error:  # here it is what was asked for, no data of a site
+        raise ConfigError(str(error)) from None
     for number, wish in enumerate(wishes, 1):
         if not wish.prompt:
             raise ConfigError(f"{path}: prompt {number} is empty; fill or remove it")
@@ -68,10 +65,6 @@ def read_prompts(path: Path) -> list[Wish]:
 
 
 def _rows(path: Path) -> list[Wish]:
-    try:
-        rows = read_rows(path, ("prompt",))
-    except DataError as error:  # here it is what was asked for, no data of a site
-        raise ConfigError(str(error)) from None
     return [
         Wish(
             prompt=tidy(row["prompt"]),
@@ -80,7 +73,7 @@ def _rows(path: Path) -> list[Wish]:
             style=tidy(row.get("style", "")),
             seed=_seed(path, number, row.get("seed", "")),
         )
-        for number, (_, row) in enumerate(rows, 1)
+        for number, (_, row) in enumerate(read_rows(path, ("prompt",), OPTIONAL), 1)
     ]
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from vgmedgen.errors import ConfigError, StateError
-from vgmedgen.files import sha256, write_bytes, write_text
+from vgmedgen.files import is_system, sha256, write_bytes, write_text
 from vgmedgen.synthesis.layouts import Box
 
 JOB = "job.json"
@@ -192,7 +192,7 @@ def check(out: Path, words: Words, *, resume: bool) -> None:
             return
         if not out.is_dir():
             raise ConfigError(f"{out} is a file; choose a folder")
-        found = {path.name for path in out.iterdir()}
+        found = {path.name for path in out.iterdir() if not is_system(path)}
     except OSError as error:
         raise StateError(
             f"cannot read {out}: {error.strerror or error}; choose another folder"

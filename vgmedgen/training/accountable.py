@@ -70,8 +70,8 @@ def check(
     if UNITS.index(kinds[0]) > UNITS.index(ask.unit):
         raise PolicyError(
             f"the run protects each {ask.unit}, the data of site {site} only tells "
-            f"{kinds[0]}s apart; name {ask.unit}s in the table, or run with "
-            f"privacy.unit={kinds[0]}, which protects less"
+            f"{kinds[0]}s apart; name {ask.unit}s in the table, in a column "
+            f"{ask.unit}_id, or run with privacy.unit={kinds[0]}, which protects less"
         )
     count = samples.units
     if ask.rate * count < ask.batch:

@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from vgmedgen.data.adapters.folders import own_folder, pictures, refuse
+from vgmedgen.data.adapters.folders import own_folder, pictures, refuse, stem
 from vgmedgen.data.records import Dataset, Record
 from vgmedgen.errors import DataError
 
@@ -35,10 +35,10 @@ def read(root: Path) -> Dataset:
     stray: list[str] = []
     for label in CLASSES:
         images, masks = _pair(folder / label)
-        records += [_record(path, masks[path.stem], label) for path in images]
+        records += [_record(path, masks[stem(path)], label) for path in images]
         if label != "normal":
-            bare += [path.name for path in images if not masks[path.stem]]
-        known = {path.stem for path in images}
+            bare += [path.name for path in images if not masks[stem(path)]]
+        known = {stem(path) for path in images}
         stray += [
             f"{name}_mask.png" for name in masks if name not in known and masks[name]
         ]
@@ -56,7 +56,7 @@ def _pair(folder: Path) -> tuple[list[Path], defaultdict[str, list[Path]]]:
     images: list[Path] = []
     masks: defaultdict[str, list[Path]] = defaultdict(list)
     for path in pictures(folder) if folder.is_dir() else ():
-        mask = MASK.fullmatch(path.stem)
+        mask = MASK.fullmatch(stem(path))
         if mask:
             masks[mask["image"]].append(path)
         else:
@@ -65,4 +65,5 @@ def _pair(folder: Path) -> tuple[list[Path], defaultdict[str, list[Path]]]:
 
 
 def _record(image: Path, masks: list[Path], label: str) -> Record:
-    return Record(image.stem, image, tuple(masks), image.stem, label, {"class": label})
+    name = stem(image)
+    return Record(name, image, tuple(masks), name, label, {"class": label})

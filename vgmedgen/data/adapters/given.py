@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from vgmedgen.data.joining import renamed
 from vgmedgen.data.records import Dataset, Record
-from vgmedgen.data.tables import read_rows
+from vgmedgen.data.tables import nfc, read_rows
+from vgmedgen.data.unitnames import check_alike, named
 from vgmedgen.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ def with_captions(dataset: Dataset, path: Path) -> Dataset:
     """Replace all captions by those of a csv with the columns image and caption.
 
     Raises:
-        DataError: if an image has none, or stands twice.
+        DataError: if an image has none, stands twice, or a row fits several images.
     """
     said = _read(path, "caption")
     records = tuple(
@@ -37,6 +38,7 @@ def with_captions(dataset: Dataset, path: Path) -> Dataset:
             dataset.records, _of_all(dataset, said, path, "caption"), strict=True
         )
     )
+    _check_once(dataset, said, path)
     return replace(dataset, records=records)
 
 
@@ -76,7 +78,7 @@ def grouped(dataset: Dataset, path: Path) -> Dataset:
 
 def names_of(record: Record) -> tuple[str, ...]:
     """What a row may call an image, in the order in which it is looked for."""
-    return record.image.name, record.image.stem, record.id
+    return nfc(record.image.name), nfc(record.image.stem), record.id
 
 
 def own_names(dataset: Dataset) -> list[str]:
@@ -106,12 +108,17 @@ def _read(path: Path, column: str) -> dict[str, _Word]:
                 f"{path} line {line}: the {column} of '{row['image']}' is empty; write "
                 "one or remove the row together with its image"
             )
-        if row["image"] in said:
+        name, value = nfc(row["image"]), row[column]
+        if name in said:
             raise DataError(
                 f"{path} line {line}: a second {column} for '{row['image']}'; an image "
                 "may stand once: remove one of the rows"
             )
-        said[row["image"]] = _Word(line, row[column])
+        if column == "unit":
+            value = named(path, line, value)
+        said[name] = _Word(line, value)
+    if column == "unit":
+        check_alike(path, said.values())
     return said
 
 

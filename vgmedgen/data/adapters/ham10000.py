@@ -8,10 +8,12 @@ patient.
 import logging
 from pathlib import Path
 
-from vgmedgen.data.adapters.folders import own_folder, pictures, refuse
+from vgmedgen.data.adapters.folders import own_folder, pictures, refuse, stem
 from vgmedgen.data.records import Dataset, Record
-from vgmedgen.data.tables import read_rows
+from vgmedgen.data.tables import nfc, read_rows
+from vgmedgen.data.unitnames import check_alike, named
 from vgmedgen.errors import DataError
+from vgmedgen.files import is_hidden
 
 NAME = "ham10000"
 IMAGES, MASKS, TABLE = "HAM10000_images*", "*segmentations*", "HAM10000_metadata"
@@ -40,13 +42,13 @@ def read(root: Path) -> Dataset:
     refuse(
         NAME,
         "images have no row in the metadata",
-        [image.name for image in images if image.stem not in rows],
+        [image.name for image in images if stem(image) not in rows],
         f"add their rows to {TABLE}.csv or remove the images",
     )
     refuse(
         NAME,
         "images have no mask",
-        [image.name for image in images if image.stem not in masks],
+        [image.name for image in images if stem(image) not in masks],
         "add NAME_segmentation.png or remove the images",
     )
     if len(rows) > len(named):
@@ -56,12 +58,16 @@ def read(root: Path) -> Dataset:
             len(named),
             len(rows),
         )
-    records = [_record(image, masks[image.stem], rows[image.stem]) for image in images]
+    records = [_record(path, masks[stem(path)], rows[stem(path)]) for path in images]
     return Dataset(NAME, "dermoscopy", "lesion", tuple(records))
 
 
 def _folders(folder: Path, pattern: str) -> list[Path]:
-    return sorted(path for path in folder.glob(pattern) if path.is_dir())
+    return sorted(
+        path
+        for path in folder.glob(pattern)
+        if path.is_dir() and not is_hidden(path.name)
+    )
 
 
 def _masks(folder: Path) -> dict[str, Path]:
@@ -72,7 +78,7 @@ def _masks(folder: Path) -> dict[str, Path]:
             "HAM10000_segmentations_lesion_tschandl there"
         )
     return {
-        path.stem.removesuffix("_segmentation"): path
+        stem(path).removesuffix("_segmentation"): path
         for part in found
         for path in pictures(part)
     }
@@ -86,18 +92,23 @@ def _metadata(folder: Path) -> dict[str, dict[str, str]]:
     if table is None:
         raise DataError(f"{NAME}: no {TABLE}.csv in {folder}; put it beside the images")
     rows: dict[str, dict[str, str]] = {}
-    for line, row in read_rows(table, ("lesion_id", "image_id", *FACTS)):
-        if row["image_id"] in rows:
+    units: list[tuple[int, str]] = []
+    for line, row in read_rows(table, ("lesion_id", "image_id", *FACTS), OPTIONAL):
+        name = nfc(row["image_id"])
+        if name in rows:
             raise DataError(
                 f"{table} line {line}: a second row for the image '{row['image_id']}'; "
                 "an image may stand once: remove one of the rows"
             )
         if not row["lesion_id"]:
             raise DataError(f"{table} line {line}: lesion_id is empty; fill it in")
-        rows[row["image_id"]] = row
+        row["lesion_id"] = named(table, line, row["lesion_id"])
+        units.append((line, row["lesion_id"]))
+        rows[name] = row
+    check_alike(table, units)
     return rows
 
 
 def _record(image: Path, mask: Path, row: dict[str, str]) -> Record:
     facts = {name: row[name] for name in (*FACTS, *OPTIONAL) if row.get(name)}
-    return Record(image.stem, image, (mask,), row["lesion_id"], row["dx"], facts)
+    return Record(stem(image), image, (mask,), row["lesion_id"], row["dx"], facts)

@@ -7,8 +7,9 @@ so the image is the unit.
 import json
 from pathlib import Path
 
-from vgmedgen.data.adapters.folders import own_folder, pictures, refuse
+from vgmedgen.data.adapters.folders import own_folder, pictures, refuse, stem
 from vgmedgen.data.records import Dataset, Record
+from vgmedgen.data.tables import nfc
 from vgmedgen.errors import DataError
 
 NAME = "kvasir-seg"
@@ -29,25 +30,25 @@ def read(root: Path) -> Dataset:
         )
     if not (folder / "masks").is_dir():
         raise DataError(f"{NAME}: no mask folder masks in {folder}; unpack it there")
-    masks = {path.stem: path for path in pictures(folder / "masks")}
+    masks = {stem(path): path for path in pictures(folder / "masks")}
     images = pictures(folder / "images")
     refuse(
         NAME,
         "images have no mask",
-        [image.name for image in images if image.stem not in masks],
+        [image.name for image in images if stem(image) not in masks],
         "add a mask of the same name or remove the images",
     )
     boxes = _boxes(folder / BOXES)
     records = [
         Record(
-            image.stem,
+            name,
             image,
-            (masks[image.stem],),
-            image.stem,
+            (masks[name],),
+            name,
             "polyp",
-            {"polyps": str(boxes[image.stem])} if image.stem in boxes else {},
+            {"polyps": str(boxes[name])} if name in boxes else {},
         )
-        for image in images
+        for name, image in ((stem(path), path) for path in images)
     ]
     return Dataset(NAME, "endoscopy", "image", tuple(records))
 
@@ -58,7 +59,7 @@ def _boxes(path: Path) -> dict[str, int]:
         return {}
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return {name: len(entry["bbox"]) for name, entry in told.items()}
+        return {nfc(name): len(entry["bbox"]) for name, entry in told.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} is not a json of boxes by image ({type(error).__name__}: {error});"
