@@ -103,7 +103,7 @@ def policy_show(site: Where = HERE) -> None:
 
     path = folder_of(site) / FILE
     config = load_config(path)
-    for sentence in sentences(config, given_in(path.read_text())):
+    for sentence in sentences(config, given_in(path.read_text(encoding="utf-8"))):
         print(sentence)
 
 

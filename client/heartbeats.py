@@ -96,7 +96,7 @@ class Heard:
 def heard(place: Path) -> Heard | None:
     """When the coordinator last heard the node of `place`; None where nothing is known."""
     try:
-        told = json.loads((place / FILE).read_text())
+        told = json.loads((place / FILE).read_text(encoding="utf-8"))
         last = told["since"] if told["clock"] is None else told["clock"]
         return Heard(unheard_s=time.monotonic() - float(last), at=str(told["at"]))
     except (OSError, ValueError, KeyError, TypeError):

@@ -42,7 +42,10 @@ def show(
     """
     folder = site.folder / FOLDER
     path = folder / named(order.run) / f"round-{order.number:04d}.json"
-    if path.is_file() and json.loads(path.read_text())["order"] == request.digest:
+    if (
+        path.is_file()
+        and json.loads(path.read_text(encoding="utf-8"))["order"] == request.digest
+    ):
         return
     path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
     outcome = site.rehearse(order)

@@ -60,7 +60,7 @@ class RunFiles:
         """
         path = self.path(run)
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError):
@@ -89,7 +89,7 @@ class RunFiles:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
-            stream = (self.folder / ".lock").open("a")
+            stream = (self.folder / ".lock").open("a", encoding="utf-8")
         except OSError as error:
             raise StateError(
                 f"cannot write {self.folder}: {error.strerror or error}; nothing is "

@@ -48,7 +48,7 @@ def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 def _trained_plan(folder: Path, run: str) -> str:
     path = folder / "runs" / run / "plan.json"
-    return path.read_text() if path.is_file() else ""
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def _epsilon(text: str) -> str:

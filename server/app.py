@@ -115,7 +115,7 @@ def _signed_before(
     path: Path, manifest: Mapping[str, Any], key: SigningKey
 ) -> Signature | None:
     try:
-        found = Signature.from_json(path.read_text())
+        found = Signature.from_json(path.read_text(encoding="utf-8"))
         check(found, manifest, [key.public])
     except (OSError, ValueError, VGMedGenError):
         return None  # not signed yet, another release's, or damaged

@@ -107,7 +107,7 @@ def register(
     from vgmedgen.trust.nodekeys import fingerprint, public_bytes
 
     try:
-        line = key.read_text()
+        line = key.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         told = error.strerror if isinstance(error, OSError) else "it is not text"
         raise ConfigError(

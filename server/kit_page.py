@@ -50,7 +50,7 @@ def page(kit: Kit, *, now: datetime | None = None) -> str:
     made = now or datetime.now(UTC)
     return document(
         f"{kit.site}: kit for joining {kit.config.name}",
-        _STYLE.read_text(),
+        _STYLE.read_text(encoding="utf-8"),
         tag(
             "main",
             _head(kit),

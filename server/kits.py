@@ -139,7 +139,7 @@ class Kits:
         """
         path = self.home / NODES
         try:
-            found = json.loads(path.read_text())
+            found = json.loads(path.read_text(encoding="utf-8"))
             whole = isinstance(found, dict) and all(
                 _SITE.fullmatch(site) and nodekeys.fingerprint(bytes.fromhex(key))
                 for site, key in found.items()

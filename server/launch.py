@@ -112,7 +112,7 @@ class Launch:
             StateError: if it is missing or damaged.
         """
         try:
-            facts: Mapping[str, Any] = json.loads(path.read_text())
+            facts: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return cls(
                 run=str(facts["run"]),
                 folder=path.parent.parent,

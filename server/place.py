@@ -72,7 +72,7 @@ def ports(state: Path) -> Ports:
     """
     if is_held(state / LOCK):
         try:
-            return Ports(**json.loads((state / SERVER).read_text()))
+            return Ports(**json.loads((state / SERVER).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             pass
     raise UnreachableError(
@@ -83,5 +83,5 @@ def ports(state: Path) -> Ports:
 def _fresh(path: Path) -> None:
     path.unlink(missing_ok=True)
     number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(number, "w") as stream:
+    with os.fdopen(number, "w", encoding="utf-8") as stream:
         stream.write(secrets.token_hex(32))

@@ -273,7 +273,11 @@ def _check_same(kits: Kits, site: str, *, make_keys: bool) -> None:
 def _register(kits: Kits, sites: Sequence[str]) -> None:
     """Let in those whose key lies in their kit, as a crash may have kept from happening."""
     made = {site: kits.folder / site / NODE_PUBLIC for site in sites}
-    lines = {site: path.read_text() for site, path in made.items() if path.is_file()}
+    lines = {
+        site: path.read_text(encoding="utf-8")
+        for site, path in made.items()
+        if path.is_file()
+    }
     fresh = {site: line for site, line in lines.items() if site not in kits.nodes()}
     kits.register_all(fresh)
 

@@ -131,7 +131,7 @@ def _finished(kits: Kits, run: str) -> tuple[Path, Signature]:
         )
     release = place / RELEASE
     try:
-        signature = Signature.from_json((release / FILE).read_text())
+        signature = Signature.from_json((release / FILE).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         raise ReleaseError(
             f"{release} has no {FILE}: it was made by an earlier version, or is damaged; "

@@ -164,7 +164,7 @@ class Registry:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text())
+        told = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         told = None
     if not isinstance(told, dict):

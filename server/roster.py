@@ -214,7 +214,7 @@ class Roster:
 
 def _read(path: Path) -> dict[str, dict[str, str]]:
     try:
-        found: dict[str, dict[str, str]] = json.loads(path.read_text())
+        found: dict[str, dict[str, str]] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return found

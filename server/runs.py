@@ -76,7 +76,7 @@ def read(folder: Path) -> RunState:
     """
     path = folder / "state.json"
     try:
-        found = RunState(**json.loads(path.read_text()))
+        found = RunState(**json.loads(path.read_text(encoding="utf-8")))
         if _sound(found):
             return found
     except (OSError, ValueError, TypeError, RecursionError):
@@ -172,7 +172,7 @@ def _alone(folder: Path) -> Iterator[None]:
     path = folder / "state.lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stream = path.open("a")
+        stream = path.open("a", encoding="utf-8")
     except OSError as error:
         raise StateError(
             f"cannot write {path}: {error.strerror or error}; free some space or mend "

@@ -145,7 +145,7 @@ def attempt(told: list[str], read: Callable[[], T]) -> T | None:
 def facts_of(path: Path, told: list[str]) -> dict[str, Any]:
     """Values of a JSON file; none where there is no file, or it is damaged."""
     try:
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(facts, dict):
             return facts
     except FileNotFoundError:
@@ -183,7 +183,7 @@ def _records(folder: Path, told: list[str]) -> tuple[RoundRecord, ...]:
 
 @lru_cache(maxsize=20_000)  # a round's record never changes, and a view reads it often
 def _record(path: Path, _: int, number: int) -> RoundRecord:
-    facts = json.loads(path.read_text())
+    facts = json.loads(path.read_text(encoding="utf-8"))
     record = RoundRecord(**{f.name: facts[f.name] for f in fields(RoundRecord)})
     words = (record.stage, *record.sites, *record.left_out, *record.left_out.values())
     maps = (

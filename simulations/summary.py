@@ -251,7 +251,7 @@ def _curves(site: Site, run: str) -> dict[str, list[list[float]]]:
     """Loss by step of every training at a site, rounds one after the other."""
     curves: dict[str, list[list[float]]] = {}
     for path in sorted((site.folder / "runs" / run).glob("round-*/losses.json")):
-        for name, losses in json.loads(path.read_text()).items():
+        for name, losses in json.loads(path.read_text(encoding="utf-8")).items():
             curve = curves.setdefault(name, [])
             first = len(curve) + 1
             steps = enumerate(losses, start=first)

@@ -83,7 +83,7 @@ def open_bundle(folder: Path, *, expect: str = "") -> Bundle:
             "`vgmedgen base build`"
         )
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         listed = dict(manifest["files"])
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError):
         raise BaseError(

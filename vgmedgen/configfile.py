@@ -9,6 +9,7 @@ import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from locale import getpreferredencoding
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,10 +28,23 @@ T = TypeVar("T")
 GROUPS = ("data", "model", "privacy", "federation")
 
 
-def config_root() -> Path:
-    """The folder of the YAML files: beside the package, or inside an installed wheel."""
-    beside = Path(__file__).parent.parent / "configs"
-    return beside if beside.is_dir() else Path(__file__).parent / "_configs"
+def config_root(package: Path = Path(__file__).parent) -> Path:
+    """The folder of the YAML files: inside an installed wheel, or beside the package.
+
+    Beside an installed package there may be a `configs` of somebody else's.
+
+    Args:
+        package: folder of this package.
+
+    Raises:
+        ConfigError: if the installation lacks them.
+    """
+    for folder in (package / "_configs", package.parent / "configs"):
+        if (folder / "base.yaml").is_file() and (folder / "experiment").is_dir():
+            return folder
+    raise ConfigError(
+        f"{package} was installed without its configuration files; install vgmedgen anew"
+    )
 
 
 def load_run(overrides: Sequence[str] = (), *, root: Path | None = None) -> RunConfig:
@@ -133,6 +147,13 @@ def _deeper(value: object, most: int) -> bool:
 def _picks(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     picks, rest = {}, []
     for word in overrides:
+        if not word.isprintable() and any(
+            "\ud800" <= sign <= "\udfff" for sign in word
+        ):
+            raise ConfigError(
+                f"{word!a} is no text in this locale ({getpreferredencoding()}); "
+                "set one of UTF-8, such as LC_ALL=C.UTF-8"
+            )
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise ConfigError(f"'{word}' is not of the form key=value")

@@ -307,7 +307,7 @@ class Site:
                 f"no run{f' {run!r}' if run else ''} trained in {self.folder / 'runs'}; "
                 "an audit needs the plan of one"
             )
-        return plan_from_json(found[-1].read_text())
+        return plan_from_json(found[-1].read_text(encoding="utf-8"))
 
     def evaluate(self, order: Order) -> Outcome:
         """Held-out denoising loss of the order's weights.

@@ -134,7 +134,7 @@ def node(place: Place) -> str | Caution:
     path = place.folder / NODE / LOCK
     if not path.is_file() or not is_held(path):
         return "none runs on this folder"
-    holder = path.read_text().strip() or "unknown"
+    holder = path.read_text(encoding="utf-8").strip() or "unknown"
     if place.quick and holder != str(os.getpid()):
         raise StateError(
             f"a node runs on this folder already (process {holder}); stop that one first"

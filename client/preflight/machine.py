@@ -144,7 +144,7 @@ def _sample_bytes(px: int) -> int:
 def _available() -> int:
     """Bytes of main memory that programs could get without swapping."""
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
         told = dict(line.split(":", 1) for line in lines)
         return int(told["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):

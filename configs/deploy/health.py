@@ -62,7 +62,7 @@ def client(proc: Path = Path("/proc")) -> str:
 
 def unheard(path: Path) -> str:
     """What is wrong with the node's heartbeats; nothing if one was confirmed lately."""
-    told = json.loads(path.read_text())
+    told = json.loads(path.read_text(encoding="utf-8"))
     last = told["since"] if told["clock"] is None else told["clock"]
     seconds = time.monotonic() - float(last)
     if seconds <= UNHEARD_S:
@@ -78,7 +78,8 @@ def processes(proc: Path) -> Iterator[tuple[int, tuple[int, list[str]]]]:
             continue
         try:
             # the name in brackets may hold spaces: what matters stands behind it
-            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            told = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+            state, parent = told.rpartition(")")[2].split()[:2]
             words = (folder / "cmdline").read_bytes().decode(errors="replace")
         except OSError:  # it ended meanwhile, or is another user's
             continue

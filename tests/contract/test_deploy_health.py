@@ -112,7 +112,7 @@ def test_the_health_check_looks_for_the_processes_that_the_supervisor_keeps(heal
     from client import supervisor
 
     assert supervisor.ROLE == health.MODULE
-    text = Path(supervisor.__file__).read_text()
+    text = Path(supervisor.__file__).read_text(encoding="utf-8")
     assert all(f'module(ROLE, "{role}"' in text for role in health.ROLES)
 
 

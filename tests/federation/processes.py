@@ -102,9 +102,11 @@ class Process:
         """Id of the process that it keeps for `role`; None while there is none."""
         pid = self.process.pid
         with suppress(OSError):
-            for kid in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            kids = Path(f"/proc/{pid}/task/{pid}/children").read_bytes().decode()
+            for kid in kids.split():
                 with suppress(OSError):
-                    if role in Path(f"/proc/{kid}/cmdline").read_text().split("\0"):
+                    words = Path(f"/proc/{kid}/cmdline").read_bytes().decode()
+                    if role in words.split("\0"):
                         return int(kid)
         return None
 

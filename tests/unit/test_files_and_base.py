@@ -35,8 +35,8 @@ def test_a_full_disk_leaves_the_old_file_and_is_named(tmp_path: Path, monkeypatc
 
 
 def test_text_is_written_as_utf8_with_its_folders(tmp_path: Path):
-    write_text(tmp_path / "a" / "b", "µ")
-    assert (tmp_path / "a" / "b").read_bytes() == "µ".encode()
+    write_text(tmp_path / "a" / "b", "\N{MICRO SIGN}")
+    assert (tmp_path / "a" / "b").read_bytes() == "\N{MICRO SIGN}".encode()
 
 
 def test_an_untouched_bundle_opens_with_the_digest_it_was_sealed_with(bundle):

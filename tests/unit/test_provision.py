@@ -112,10 +112,10 @@ def test_the_loopback_ports_never_are_the_public_one(base, port):
 
 
 def filled_in(path: Path, base: Path) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     text = text.replace('base: ""', f"base: {base}")
     data = "sources:\n  - {dataset: table, root: /data/lesions.csv}"
-    path.write_text(text.replace("sources: []", data))
+    path.write_text(text.replace("sources: []", data), encoding="utf-8")
 
 
 def test_a_filled_in_site_yaml_is_valid_and_careful(kits, base):

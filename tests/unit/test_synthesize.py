@@ -75,7 +75,7 @@ def run(site: Site, out: Path, asks=ASKS, options=QUICK, **more):
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as stream:
+    with path.open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 

@@ -114,7 +114,7 @@ def _newest(runs: Path, plan: Plan) -> dict[str, Mapping[str, torch.Tensor]]:
     rounds = [
         path
         for run in runs.glob(f"*/{PLAN}")
-        if run.read_text() == told
+        if run.read_text(encoding="utf-8") == told
         for path in run.parent.glob(f"round-*/{OUTCOME}")
     ]
     if not rounds:

@@ -281,7 +281,7 @@ class Chain:
         if self.head is None:
             return None
         try:
-            number, told = self.head.read_text().split()
+            number, told = self.head.read_text(encoding="utf-8").split()
             return max(1, int(number)), told
         except FileNotFoundError:
             return None

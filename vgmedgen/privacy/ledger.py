@@ -125,7 +125,7 @@ class Ledger:
         """
         path = self.folder / "ledger.lock"
         try:
-            stream = path.open("a")
+            stream = path.open("a", encoding="utf-8")
         except OSError as error:
             raise StateError(f"cannot open {path}: {error.strerror}") from error
         with stream:

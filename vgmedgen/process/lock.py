@@ -92,7 +92,7 @@ def _locked(path: Path, waits: Callable[[], None]) -> int:
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock file `path`."""
     try:
-        with path.open("a") as stream:
+        with path.open("a", encoding="utf-8") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

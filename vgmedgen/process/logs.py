@@ -104,7 +104,9 @@ def child(details: Path | None = None) -> None:
         return
     details.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     details.touch(mode=0o600)
-    full = RotatingFileHandler(details, maxBytes=MOST_BYTES, backupCount=3)
+    full = RotatingFileHandler(
+        details, maxBytes=MOST_BYTES, backupCount=3, encoding="utf-8"
+    )
     full.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     full.setLevel(logging.INFO)  # not every poll of a library's
     logging.getLogger().addHandler(full)

@@ -28,7 +28,7 @@ _SIGNS = {
     "ε": "epsilon",
     "δ": "delta",
     "\N{GREEK SMALL LETTER SIGMA}": "sigma",
-    "µ": "u",
+    "\N{MICRO SIGN}": "u",
     "μ": "u",
     "°": "deg",
     "“": '"',

@@ -190,7 +190,7 @@ def told_of(folder: Path) -> dict[str, Any]:
         ReleaseError: if it is not there, or damaged.
     """
     try:
-        told = json.loads((folder / TOLD).read_text())
+        told = json.loads((folder / TOLD).read_text(encoding="utf-8"))
         whole = all(isinstance(told[part], dict) for part in (PIPELINE, RELEASE))
         whole = whole and all(isinstance(told[n], str) for n in ("digest", "installed"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

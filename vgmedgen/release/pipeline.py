@@ -46,8 +46,12 @@ def merge(folder: Path, bundle: Bundle, release: Path) -> None:
 
 def _index(folder: Path) -> dict[str, Any]:
     """The parts of the pipeline, as diffusers' loader reads them."""
-    encoder = json.loads((folder / "text_encoder" / "config.json").read_text())
-    words = json.loads((folder / "tokenizer" / "tokenizer_config.json").read_text())
+    encoder = json.loads(
+        (folder / "text_encoder" / "config.json").read_text(encoding="utf-8")
+    )
+    words = json.loads(
+        (folder / "tokenizer" / "tokenizer_config.json").read_text(encoding="utf-8")
+    )
     return {
         "_class_name": "VGMedGenPipeline",
         "hffm": ["vgmedgen", "HFFM"],

@@ -24,8 +24,8 @@ from vgmedgen.studio.work import (
 )
 
 HERE = Path(__file__).parent
-CSS = (HERE / "studio.css").read_text()
-SELECT = (HERE / "studio.js").read_text()
+CSS = (HERE / "studio.css").read_text(encoding="utf-8")
+SELECT = (HERE / "studio.js").read_text(encoding="utf-8")
 LAYOUTS = {
     "plain": "Plain folder",
     "ham10000": "As HAM10000",

@@ -151,7 +151,7 @@ def refuse_code(folder: Path, options: Mapping[str, object]) -> None:
     if not index.is_file():
         raise OSError(f"{folder} is no pipeline folder: it has no {INDEX}")
     try:
-        parts = json.loads(index.read_text())
+        parts = json.loads(index.read_text(encoding="utf-8"))
         named = {n: p[0] for n, p in parts.items() if isinstance(p, list)}
     except (ValueError, AttributeError, IndexError) as error:
         raise ValueError(f"{index} is damaged; install the release again") from error

@@ -131,7 +131,9 @@ class State:
         ordered = "".join(
             f"{self.lines[number].to_json()}\n" for number in sorted(self.lines)
         )
-        if self._path.read_text() != ordered:  # a lost image was made again
+        if (
+            self._path.read_text(encoding="utf-8") != ordered
+        ):  # a lost image was made again
             write_text(self._path, ordered)
         self._tell(counts=dict(counts))
 
@@ -216,7 +218,7 @@ def check(out: Path, words: Words, *, resume: bool) -> None:
 
 def _same(told: Path, words: Words) -> None:
     try:
-        held = json.loads(told.read_text())["words"]
+        held = json.loads(told.read_text(encoding="utf-8"))["words"]
         other = sorted(
             name
             for name in {*held, *words}
@@ -242,7 +244,7 @@ def _machines(told: Path) -> list[Words]:
     """Those that a job ran on before; it may be one of an older version."""
     if not told.is_file():
         return []
-    found = json.loads(told.read_text()).get("machines")
+    found = json.loads(told.read_text(encoding="utf-8")).get("machines")
     return found if isinstance(found, list) else []
 
 

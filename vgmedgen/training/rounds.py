@@ -113,7 +113,9 @@ def train(bench: Workbench, desk: Desk, order: Order) -> Outcome:
     known = _known(folder, asked)
     if known is not None:
         return known
-    if (folder / "order").is_file() and (folder / "order").read_text() != asked:
+    if (folder / "order").is_file() and (folder / "order").read_text(
+        encoding="utf-8"
+    ) != asked:
         shutil.rmtree(folder)
     write_text(folder.parent / PLAN, order.plan.to_json())
     write_text(folder / "order", asked)
@@ -240,7 +242,7 @@ def _outcome(state: Arrays, order: Order, samples: Samples, log: TrainLog) -> Ou
 
 def _known(folder: Path, asked: str) -> Outcome | None:
     path = folder / OUTCOME
-    if not path.is_file() or (folder / "order").read_text() != asked:
+    if not path.is_file() or (folder / "order").read_text(encoding="utf-8") != asked:
         return None
     with path.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")

@@ -180,7 +180,7 @@ class Journal:
 
     def _head(self) -> tuple[int, str] | None:
         try:
-            count, told = self.head.read_text().split()
+            count, told = self.head.read_text(encoding="utf-8").split()
             return max(1, int(count)), told
         except FileNotFoundError:
             return None
