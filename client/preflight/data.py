@@ -33,7 +33,7 @@ def sources(place: Place) -> list[Finding]:
     return [
         examined(
             f"data {number}" if len(listed) > 1 else "data",
-            partial(_source, source, one),
+            partial(_source, place, source, one),
             f"vgmedgen data check {source.dataset} {source.root}",
         )
         for number, (source, one) in enumerate(zip(listed, read, strict=True), start=1)
@@ -117,10 +117,13 @@ def _alone(place: Place, source: SiteSource) -> Dataset:
     return site.datasets[0]
 
 
-def _source(source: SiteSource, read: _Read) -> str:
+def _source(place: Place, source: SiteSource, read: _Read) -> str:
     from vgmedgen.data import images  # noqa: PLC0415 - brings torch
+    from vgmedgen.training.accountable import check_structure  # noqa: PLC0415
 
     dataset = read()
+    if place.site.privacy.epsilon > 0:  # then only runs with a claim train here
+        check_structure([dataset], place.site.name)
     records = dataset.records
     for path in (path for record in records for path in (record.image, *record.masks)):
         if not os.access(path, os.R_OK):

@@ -46,12 +46,15 @@ class Dataset:
         modality: One of MODALITIES; empty where the data does not say.
         unit_kind: What a record's unit is, one of UNIT_KINDS.
         records: In a fixed order.
+        copies: Pairs of images with equal bytes that were of two units and are of one
+            now for that reason alone: which units there are then hangs on pixels.
     """
 
     name: str
     modality: str
     unit_kind: str
     records: tuple[Record, ...]
+    copies: tuple[tuple[Path, Path], ...] = ()
 
     def __post_init__(self) -> None:
         """Check that ids are unique and kinds are known."""
@@ -78,4 +81,6 @@ class Dataset:
         """The records whose unit is in `units`, in their order."""
         kept = frozenset(units)
         records = tuple(record for record in self.records if record.unit in kept)
-        return replace(self, records=records)
+        here = {record.image for record in records}
+        copies = tuple(pair for pair in self.copies if here.issuperset(pair))
+        return replace(self, records=records, copies=copies)

@@ -55,12 +55,13 @@ def check(
         site: its name.
 
     Raises:
-        DataError: if sources have different units, one unit has most of the images, or
-            two units share one.
+        DataError: if sources have different units, one unit has most of the images,
+            two units share one, or were joined because they did.
         PolicyError: if the unit is weaker than the run's, a step would expect too few
             units, or delta is too large for them.
     """
     ask = plan.privacy
+    check_structure(datasets, site)
     kinds = sorted({dataset.unit_kind for dataset in datasets})
     if len(kinds) > 1:
         raise DataError(
@@ -92,6 +93,27 @@ def check(
             "more than half are one unit's: check the column of units, or add data"
         )
     _check_apart(members, site)
+
+
+def check_structure(datasets: Sequence[Dataset], site: str) -> None:
+    """Refuse units that equal bytes have joined.
+
+    A claim says what a unit's data may change while the units stay what they are. Where
+    pixels say which images are one unit, changing one unit's picture makes one unit more
+    or less, and with it the public number, the sampling and who is held out. Left apart,
+    one person would be two units. So a table has to say it.
+
+    Raises:
+        DataError: naming the first two images.
+    """
+    for dataset in datasets:
+        for one, other in dataset.copies:
+            raise DataError(
+                f"{one} and {other} of site {site} are the same bytes in two units, and a "
+                "claim of privacy cannot rest on units that pixels decide; name one unit "
+                "for both (a csv for grouping: vgmedgen data twins writes one), or remove "
+                "one of them"
+            )
 
 
 def check_turn(order: Order) -> None:

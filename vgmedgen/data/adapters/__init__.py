@@ -6,12 +6,13 @@ Each adapter lists files and reads tables; none of them decodes an image.
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from vgmedgen.data import dicom, synthetic
 from vgmedgen.data.adapters import busi, given, ham10000, kvasir_seg, table
 from vgmedgen.data.joining import joined, renamed
-from vgmedgen.data.records import Dataset
+from vgmedgen.data.records import Dataset, Record
 from vgmedgen.errors import DataError
 from vgmedgen.files import sha256
 
@@ -120,17 +121,19 @@ def _twins_together(dataset: Dataset) -> Dataset:
     """Give images with equal bytes one unit.
 
     Published sets hold copies, some under two labels (BUSI does). Apart, a copy could
-    train at one site and be held out at another.
+    train at one site and be held out at another. What is joined so is remembered: a claim
+    of privacy cannot stand on units that pixels decide.
     """
     sizes = Counter(record.image.stat().st_size for record in dataset.records)
-    first: dict[str, str] = {}  # digest -> unit of the first image that has it
-    ties: list[tuple[str, str]] = []
+    first: dict[str, Record] = {}  # by digest
+    ties: list[tuple[Record, Record]] = []
     for record in dataset.records:
         # equal bytes need equal sizes, which spares reading most files
         if sizes[record.image.stat().st_size] > 1:
-            unit = first.setdefault(sha256(record.image), record.unit)
-            ties.append((unit, record.unit))
-    names = joined(ties)
+            other = first.setdefault(sha256(record.image), record)
+            if other.unit != record.unit:
+                ties.append((other, record))
+    names = joined((one.unit, other.unit) for one, other in ties)
     if names:
         log.info(
             "%s: %d units hold a copy of another's image and count as one with it, the "
@@ -139,4 +142,5 @@ def _twins_together(dataset: Dataset) -> Dataset:
             len(names),
             min(names),
         )
-    return renamed(dataset, names)
+    copies = tuple((one.image, other.image) for one, other in ties)
+    return replace(renamed(dataset, names), copies=copies)
