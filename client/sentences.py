@@ -47,6 +47,8 @@ def cautions(config: SiteConfig) -> list[str]:
         "stages is empty: no run is served": not rules.stages,
         "runs is empty: no run is served": not rules.runs,
         "dry_run is true: orders are answered by an error code only": rules.dry_run,
+        "worse_by is 0: a release that one bad site has spoilt is put to use, as it is "
+        "not compared": not rules.worse_by,
         "ungated is true: images that nobody compared with this site's patients may be "
         "taken out": rules.ungated,
         "identified_dicom is true: files with patients' names are read; names never "
@@ -102,6 +104,10 @@ def _told(config: SiteConfig) -> dict[str, str]:
         "hours": f"Orders are served from {rules.hours.replace('-', ' to ')}, local time."
         if rules.hours
         else "Orders are served at any hour.",
+        "worse_by": "A release is not put to use whose held-out loss here is more than "
+        f"{100 * rules.worse_by:g} % above the base's or that of the one in use."
+        if rules.worse_by
+        else "A release is put to use however it fares here.",
         "ungated": "Synthetic images may be kept without the release gate, marked as "
         "not cleared."
         if rules.ungated

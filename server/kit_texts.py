@@ -82,6 +82,8 @@ policy:
   # learning_rate: {learning_rate:g} # the highest that a run may ask for
   # exchange: "" # digest of the list of what may leave; empty: as this base has it
   # hours: "" # such as 20:00-06:00, local time; empty: always
+  # worse_by: {worse_by:g} # share by which a release's held-out loss here may be above the
+  #   base's and that of the one in use; beyond it is installed, not used; 0: any is used
   # ungated: false # true: synthetic images that no gate compared may be kept
   # identified_dicom: false # true: DICOM files that name a patient may train
 """
@@ -127,6 +129,7 @@ def site_yaml(site: str, config: CoordinatorConfig, coordinator: str) -> str:
         rounds_per_day=open_to_all.rounds_per_day,
         steps_per_round=open_to_all.steps_per_round,
         learning_rate=open_to_all.learning_rate,
+        worse_by=open_to_all.worse_by,
     )
 
 

@@ -183,8 +183,9 @@ def _write(
             "epsilon": config.privacy.epsilon if config.privacy.enabled else 0.0,
             "delta": config.privacy.delta,
         },
-        # nobody's patients: a site too small for the release gate may go without
-        "policy": {"ungated": True},
+        # nobody's patients: a site too small for the release gate may go without, and
+        # what a run came to is drawn with, however bad it is
+        "policy": {"ungated": True, "worse_by": 0.0},
         "device": config.run.device,
     }
     write_text(folder / "site.yaml", write_yaml(told))

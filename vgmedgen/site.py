@@ -5,10 +5,12 @@ folder: prepared samples, one folder per round, releases, the ledger.
 """
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from vgmedgen import sitedata
@@ -23,7 +25,7 @@ from vgmedgen.errors import (
     PolicyError,
     StateError,
 )
-from vgmedgen.evaluation.denoising import heldout_losses
+from vgmedgen.evaluation.fitness import heldout_loss, measure
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.plan import Plan
 from vgmedgen.privacy import budget
@@ -32,6 +34,7 @@ from vgmedgen.privacy.facts import MIXED
 from vgmedgen.privacy.ledger import FILE as LEDGER
 from vgmedgen.privacy.ledger import Ledger
 from vgmedgen.privacy.plan import PrivacyPlan
+from vgmedgen.release.fitness import Fitness
 from vgmedgen.release.install import install
 from vgmedgen.release.signature import Signature
 from vgmedgen.release.verify import manifest_from
@@ -44,12 +47,10 @@ from vgmedgen.siteconfig import (
     load_config,
 )
 from vgmedgen.training import accountable, rounds
-from vgmedgen.training.align import map_text
 from vgmedgen.training.order import Order, Outcome
 from vgmedgen.training.rounds import Desk, Workbench
 from vgmedgen.training.samples import Samples, join, prepare
 
-HELDOUT_DRAWS = 8  # timesteps per held-out image
 SCRATCH = Path("dry-run", ".scratch")  # of a rehearsal, gone when it ends
 
 
@@ -328,17 +329,22 @@ class Site:
                 f"policy.min_heldout={self.policy.min_heldout}: its loss would tell of "
                 "single patients"
             )
-        bench.take(order.weights)
-        losses = heldout_losses(
-            bench.generator,
-            bench.schedule,
-            samples.latents,
-            map_text(bench.mapper, samples.embeddings),
-            draws=HELDOUT_DRAWS,
-            seed=order.plan.seed,
-        )
+        loss = heldout_loss(bench, samples, order.weights, order.plan.seed)
         units = samples.units
-        return Outcome(state={}, units=units, loss_sum=units * losses.mean().item())
+        return Outcome(state={}, units=units, loss_sum=units * loss)
+
+    def fitness(
+        self, plan: Plan, weights: Mapping[str, Mapping[str, np.ndarray]]
+    ) -> Fitness | None:
+        """How a release does on the site's held-out images, beside what it replaces.
+
+        Nothing of it leaves the site. None where the site does not compare, or holds no
+        image out.
+        """
+        margin, releases = self.policy.worse_by, self.folder / "releases"
+        if not margin or not len(self.heldout):
+            return None
+        return measure(self.bench, self.heldout, releases, plan, weights, margin)
 
     def install(
         self, order: Order, manifest: str, signature: Signature | None = None
@@ -346,7 +352,10 @@ class Site:
         """Install a release whose signature was checked; returns its digest."""
         told = manifest_from(manifest)
         place, weights = self.folder / "releases", order.weights
-        return install(place, self.bundle, order.plan, weights, told, signature)
+        return install(
+            *(place, self.bundle, order.plan, weights, told, signature),
+            judge=self.fitness,
+        )
 
 
 @lru_cache(maxsize=64)

@@ -15,6 +15,7 @@ from vgmedgen.yamlfile import read_yaml
 
 FILE = "site.yaml"
 STAGES = ("align", "generate")
+MOST_WORSE = 10.0  # a share of a loss; whoever wants more wants no comparison
 _HOURS = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 
 
@@ -77,6 +78,8 @@ class Policy:
     learning_rate: float = 0.1  # the highest that a run may ask for
     exchange: str = ""  # digest of the exchange schema; empty: the one of this base
     hours: str = ""  # such as 20:00-06:00, local time; empty: always
+    worse_by: float = 0.1  # share by which a release's held-out loss here may be above
+    # the base's and that of the one in use, or it is not used; 0: not compared
     ungated: bool = False  # synthetic images that no gate compared may be kept
     identified_dicom: bool = False  # DICOM files that name a patient may train
 
@@ -98,6 +101,7 @@ class Policy:
             raise ConfigError(
                 f"policy.hours must look like 20:00-06:00, got '{self.hours}'"
             )
+        within("policy", 0, MOST_WORSE, worse_by=self.worse_by)
         positive(
             "policy",
             epsilon_per_run=self.epsilon_per_run,

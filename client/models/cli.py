@@ -41,6 +41,14 @@ def install(
     done = decisions.install(folder, source, name, allow_downgrade=allow_downgrade)
     print(f"release {done.digest}")
     print(f"of run {done.run}, signed on {done.created} by {done.coordinator}")
+    if not done.current:
+        from vgmedgen.release.fitness import why_not
+
+        print(f"is installed, and NOT in use: {why_not(done.folder)}")
+        print(
+            f"to use it all the same: vgmedgen-client models use {done.name} --overrule"
+        )
+        raise typer.Exit(1)
     print(f"is installed and in use: {done.folder}")
 
 
@@ -55,16 +63,26 @@ def _default(
 
 @app.command("list", epilog="example: vgmedgen-client models list --json")
 def show(site: Where = HERE, as_json: AsJson = False) -> None:
-    """List the releases installed here; * marks the one in use."""
+    """List the releases installed here; * marks the one in use, ! one held back."""
     _print(folder_of(site), as_json=as_json)
 
 
 @app.command("use", epilog="example: vgmedgen-client models use 1a2b3c4d")
-def use(name: Name, site: Where = HERE, by: By = "") -> None:
+def use(
+    name: Name,
+    site: Where = HERE,
+    overrule: Annotated[
+        bool,
+        typer.Option(
+            "--overrule", help="also one that is worse here than what was in use"
+        ),
+    ] = False,
+    by: By = "",
+) -> None:
     """Use a release that is installed here, after a look at every byte of it."""
     from client.models import decisions
 
-    chosen = decisions.use(folder_of(site), name, officer(by))
+    chosen = decisions.use(folder_of(site), name, officer(by), overrule=overrule)
     print(f"release {chosen.name} of run {chosen.run} is in use")
 
 
@@ -137,8 +155,10 @@ def _print(folder: Path, *, as_json: bool) -> None:
                     ("installed", 25),
                 )
             ]
-            mark = "*" if one["current"] else ""
+            mark = "*" if one["current"] else "!" if one["held_back"] else ""
             lines.append((mark, *told))
         print("\n".join(table(lines)))
+        if any(one["held_back"] and not one["current"] for one in found):
+            print("! worse here than what was in use; models use NAME says by how much")
     else:
         print("no release is installed here yet")

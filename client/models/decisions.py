@@ -43,7 +43,7 @@ def trusting(folder: Path) -> "Store":
 def install(
     folder: Path, source: Path, by: str, *, allow_downgrade: bool = False
 ) -> "Installed":
-    """Install a release that was carried here, and use it.
+    """Install a release that was carried here, and use it unless it is worse here.
 
     Args:
         folder: of the site.
@@ -80,23 +80,41 @@ def install(
             source,
             trusted,
             allow_downgrade=allow_downgrade,
+            judge=site.fitness,
         )
         installed = store.find(digest)
         facts.update(_facts(installed))
     return installed
 
 
-def use(folder: Path, name: str, by: str) -> "Installed":
+def use(folder: Path, name: str, by: str, *, overrule: bool = False) -> "Installed":
     """Use a release that is installed, after every byte of it was checked.
 
+    Args:
+        folder: of the site.
+        name: of the release, or how it begins.
+        by: who decides.
+        overrule: use it although its held-out loss here was worse than before.
+
     Raises:
-        PolicyError: if it is signed by a coordinator whom the policy does not list.
+        PolicyError: if it is signed by a coordinator whom the policy does not list, or is
+            worse here and nobody overrules that.
         ReleaseError: if there is none of that name, or it is damaged.
     """
     store = store_of(folder)
     chosen = store.find(name)
+    from vgmedgen.release.fitness import is_held_back, why_not  # noqa: PLC0415
+
     with _recorded(folder, "use", by) as facts:
         facts.update(_facts(chosen))
+        if is_held_back(chosen.folder):
+            facts["why"] = "overruled" if overrule else "worse"
+            if not overrule:
+                raise PolicyError(
+                    f"release {chosen.name} was not put to use: "
+                    f"{why_not(chosen.folder)}; `vgmedgen-client models use "
+                    f"{chosen.name} --overrule` uses it all the same"
+                )
         return trusting(folder).use(chosen.digest)
 
 
@@ -132,6 +150,8 @@ def remove(folder: Path, name: str, by: str) -> "Installed":
 
 def rows(folder: Path) -> list[dict[str, str | bool]]:
     """Every release of a site, the newest installation first; nothing is checked."""
+    from vgmedgen.release.fitness import is_held_back  # noqa: PLC0415 - as far as needed
+
     return [
         {
             "name": one.name,
@@ -140,6 +160,7 @@ def rows(folder: Path) -> list[dict[str, str | bool]]:
             "signed_by": one.coordinator,
             "installed": one.installed,
             "current": one.current,
+            "held_back": is_held_back(one.folder),
             "digest": one.digest,
         }
         for one in store_of(folder).all()

@@ -18,6 +18,7 @@ from vgmedgen.plan import Plan
 from vgmedgen.release import facts, pipeline
 from vgmedgen.release import signature as signing
 from vgmedgen.release.archive import opened
+from vgmedgen.release.fitness import KEY, Fitness, Judge, is_held_back
 from vgmedgen.release.folders import clear, is_there, settle, sync
 from vgmedgen.release.installed import PIPELINE, RELEASE, describe
 from vgmedgen.release.signature import Signature
@@ -52,11 +53,14 @@ def install(
     weights: Weights,
     told: Mapping[str, Any],
     signature: Signature | None = None,
+    judge: Judge | None = None,
 ) -> str:
     """Rebuild the release that `told` describes from `weights`, then install it.
 
-    It is put to use unless it is installed already, or was signed before the one in use:
-    a message that comes twice must not undo what somebody at the site has chosen.
+    It is put to use unless it is installed already, was signed before the one in use, or
+    is worse here than what it would take the place of: a message that comes twice must
+    not undo what somebody at the site has chosen, and a spoilt model must not be drawn
+    with because it is signed.
 
     Args:
         releases: folder of the site's releases.
@@ -65,6 +69,7 @@ def install(
         weights: both groups of the exchange.
         told: the manifest.
         signature: None in a simulation. It has to be right; whose it is, the caller asks.
+        judge: compares it with what is in use; None where nobody does.
 
     Returns:
         The digest of the release.
@@ -89,7 +94,8 @@ def install(
         if _is_whole(store, name[:16]):
             if signature is not None:
                 store.resign(name[:16], signature, [signature.coordinator])
-            if newer and not store.current_name():
+            held = is_held_back(releases / name[:16])
+            if newer and not held and not store.current_name():
                 store.point(name[:16])
             return name
         if not newer:
@@ -97,7 +103,8 @@ def install(
                 "release %s is not known to be newer than the one in use: that one stays",
                 name[:16],
             )
-        _build(store, bundle, plan, weights, told, signature, use=newer)
+        fit = judge(plan, weights) if judge is not None else None
+        _build(store, bundle, plan, weights, told, signature, use=newer, fit=fit)
     return name
 
 
@@ -108,6 +115,7 @@ def install_from(
     trusted: Sequence[str],
     *,
     allow_downgrade: bool = False,
+    judge: Judge | None = None,
 ) -> str:
     """Install a published release that was carried here: a folder, or a `.vgrel` file.
 
@@ -120,9 +128,10 @@ def install_from(
         source: the release.
         trusted: keys whose releases may be installed, as `policy.coordinators` has them.
         allow_downgrade: install it even if the one in use was signed later.
+        judge: as for `install`.
 
     Returns:
-        The digest of the release, which is in use now.
+        The digest of the release, which is in use now unless it is worse here.
 
     Raises:
         ReleaseError: if it is damaged, for another base, or older than the one in use.
@@ -151,12 +160,14 @@ def install_from(
             _check_age(store, name[:16], signed)
         if _is_whole(store, name[:16]):
             store.resign(name[:16], signed, trusted)
-            store.turn_to(name[:16])
+            if not is_held_back(releases / name[:16]):
+                store.turn_to(name[:16])
             return name
         plan = plan_of(folder)
         bench = Workbench.open(bundle, plan, torch.device("cpu"))
         weights = weights_of(folder, bundle, plan, bench)
-        _build(store, bundle, plan, weights, told, signed, bench=bench)
+        fit = judge(plan, weights) if judge is not None else None
+        _build(store, bundle, plan, weights, told, signed, bench=bench, fit=fit)
     return name
 
 
@@ -170,9 +181,17 @@ def _build(
     *,
     use: bool = True,
     bench: Workbench | None = None,
+    fit: Fitness | None = None,
 ) -> None:
     """Rebuild, compare, merge with the base and put in place, all of it in a scratch."""
     name = digest(told)[:16]
+    if fit is not None and fit.worse_than:
+        log.warning(
+            "release %s is worse here than %s by more than policy.worse_by: it is "
+            "installed and not used (vgmedgen-client models)",
+            *(name, fit.worse_than),
+        )
+        use = False
     new = placed = False
     with store.scratch() as work:
         try:
@@ -181,7 +200,8 @@ def _build(
             if signature is not None:
                 write_text(work / RELEASE / signing.FILE, signature.to_json())
             pipeline.merge(work / PIPELINE, bundle, work / RELEASE)
-            describe(work, digest(told), _now(), store.earlier(name))
+            more = {KEY: fit.told()} if fit is not None else {}
+            describe(work, digest(told), _now(), store.earlier(name), more)
             settle(work)
             # what is there already is damaged, or it would have been taken as it is
             new = not os.path.lexists(store.releases / name)

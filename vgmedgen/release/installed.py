@@ -7,7 +7,7 @@ after an update that words a model card differently.
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +164,13 @@ def check_trusted(one: Installed, trusted: Sequence[str]) -> None:
     )
 
 
-def describe(folder: Path, name: str, installed: str, before: str) -> None:
+def describe(
+    folder: Path,
+    name: str,
+    installed: str,
+    before: str,
+    more: Mapping[str, Any] | None = None,
+) -> None:
     """Write `installed.json` of a folder that holds a release and its pipeline.
 
     Args:
@@ -172,9 +178,11 @@ def describe(folder: Path, name: str, installed: str, before: str) -> None:
         name: digest of the release.
         installed: when, UTC.
         before: the release in use until then; empty where there was none.
+        more: what else is told of it, plain JSON values.
     """
     parts = {part: files_of(folder / part) for part in (PIPELINE, RELEASE)}
     told = {"digest": name, "installed": installed, "before": before, **parts}
+    told |= dict(more or {})
     write_told(folder, told)
 
 

@@ -58,6 +58,8 @@ WHY = (
     "restarted",
     "replaced",
     "finished",
+    "worse",  # a release, on the site's held-out images, than what was in use
+    "overruled",
 )
 _WHOLE, _REAL = "a whole number from 0", "a number from 0"
 _MOST = 2**63  # a number of 64 bits: bytes, process ids, units
@@ -72,7 +74,7 @@ FACTS: Mapping[str, str] = {
     "seconds": _REAL,
     "decision": "accepted|refused|sent|held|dry-run|repeated|received|left-out|approved"
     "|denied|failed|dropped",
-    "code": "VG[0-9]{2}|FL[0-9]{2}|late|offline",
+    "code": "VG[0-9]{2}|FL[0-9]{2}|late|offline|removed",
     "site": "[a-z0-9-]{1,40}",
     "node": "[0-9a-f]{1,64}",  # Flower's number, or the digest of a public key
     "coordinator": "[0-9a-f]{64}",
