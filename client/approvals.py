@@ -18,7 +18,7 @@ from typing import Any
 
 from client.request import Request
 from client.runfiles import RunFiles
-from vgmedgen.errors import ApprovalError
+from vgmedgen.errors import ApprovalError, PolicyError
 from vgmedgen.exchange.schema import PROTOCOL
 from vgmedgen.ranges import digest_of
 
@@ -107,12 +107,13 @@ class Approvals:
             now: the time.
 
         Raises:
-            ApprovalError: if it waits for a decision, or was denied.
+            ApprovalError: if it waits for a decision.
+            PolicyError: if it was denied; the coordinator need not wait for it.
             StateError: if what it asks for cannot be kept.
         """
         found = self.of(request.run)
         if found.denied:
-            raise ApprovalError(
+            raise PolicyError(
                 f"run {request.run} was denied by {found.decisions[-1]['by']} on "
                 f"{found.decisions[-1]['at'][:10]}; to let it in after all: "
                 f"vgmedgen-client approve {request.run}"

@@ -138,7 +138,9 @@ class Passage:
         if isinstance(error, DryRunError):
             decision = "dry-run"
         elif isinstance(error, ApprovalError):
-            decision, why = ("refused", "denied") if self.denied else ("held", why)
+            decision = "held"
+        elif self.denied:
+            why = "denied"
         try:
             self._add(decision=decision, code=code, why=why, bytes=0)
         except (Exception, SystemExit):

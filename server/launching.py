@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from server import place, runs
+from server import place, runs, waiting
 from server.kits import Kits
 from server.launch import Launch
 from server.registry import Registry, RoundRecord
@@ -65,14 +65,18 @@ def follow(kits: Kits, run: str) -> Iterator[str]:
     folder = runs.folder_of(kits.state, run)
     prepared = Launch.load(runs.launch_file(folder))
     privacy = prepared.config.privacy
-    shown, state = 0, ""
+    shown, state, waited = 0, "", ""
     while True:
         now = runs.read(folder)
         if now.state != state:
             state = now.state
             yield f"run {run}: {state}"
             if state == runs.RUNNING:
-                yield _waits(prepared)
+                yield waiting.rule(prepared.config.federation, prepared.sites)
+        told = waiting.read(folder) if state == runs.RUNNING else None
+        if told is not None and told.line != waited:
+            waited = told.line
+            yield waited
         records = Registry(folder).rounds()
         for record in records[shown:]:
             kept = {k: v for k, v in record.items() if k != "weights"}
@@ -86,15 +90,6 @@ def follow(kits: Kits, run: str) -> Iterator[str]:
             return
         place.ports(kits.state)
         time.sleep(POLL_S)
-
-
-def _waits(prepared: Launch) -> str:
-    federation = prepared.config.federation
-    return (
-        f"it goes on when all {prepared.sites} sites have answered, approvals included; "
-        f"after {federation.wait_s:g} s with {federation.min_sites} of them "
-        "(`status` shows who is missing; federation.wait_s sets how long)"
-    )
 
 
 def stop(kits: Kits, run: str) -> None:

@@ -14,12 +14,18 @@ MEANINGS: dict[str, tuple[str, str]] = {
         "a message that is not what the exchange schema lists",
         "the site may run another version",
     ),
-    "VG40": ("the site's policy does not allow it", "talk to the hospital"),
+    "VG40": (
+        "the site's policy, or its data officer, does not allow it",
+        "talk to the hospital",
+    ),
     "VG41": (
         "too little privacy left at the site",
         "ask for less, or go on without it",
     ),
-    "VG42": ("waiting for the hospital's approval, or denied", "talk to the hospital"),
+    "VG42": (
+        "waiting for the hospital's approval",
+        "before round 1 the run waits for it",
+    ),
     "VG43": (
         "out of the site's hours, or of its rounds for the day",
         "it takes part again by itself",
@@ -39,6 +45,10 @@ MEANINGS: dict[str, tuple[str, str]] = {
     ),
     "VG75": ("the other side does not answer", "look at the connection"),
     "late": ("no answer in time", "a longer round_timeout_s helps a slow site"),
+    "removed": (
+        "the coordinator has removed it, or it has another key since the run began",
+        "a new run knows its new key",
+    ),
     "offline": ("the node went away in the middle of it", "it joins again by itself"),
     "FL00": ("Flower reports an error that it does not name", _SITE),
     "FL01": ("the node could not load its client app", "install the client anew"),
@@ -67,7 +77,7 @@ def advice(code: str) -> str:
 
 def short(code: str) -> str:
     """A code in one to three characters, for a cell of a grid."""
-    if code in {"late", "offline"}:
+    if code in {"late", "offline", "removed"}:
         return code[0].upper()
     prefix, number = code[:2], code[2:]
     if prefix == "VG" and number.isdigit():

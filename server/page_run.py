@@ -46,6 +46,7 @@ def full(run: RunStatus) -> Html:
         tag("h2", tag("span", run.run, class_="name"), " ", pill(run.state)),
         tag("p", _asked(run), class_="note"),
         _trouble(run),
+        tag("p", run.waits, class_="waits") if run.waits else "",
         _bar(run),
         _figures(run),
         grid(run),

@@ -3,17 +3,19 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from flwr.app import Message
 
-from server import place, runs
+from server import place, runs, waiting
+from server.membership import REMOVED, Membership
 from server.orders import Orders
 from server.post import Node, Post, polls
 from server.replies import OFFLINE, Expected, code_of, read
+from server.waiting import Waiting
 from server.witness import Witness
 from vgmedgen.errors import BaseError, ExchangeError, TooFewSitesError
 from vgmedgen.exchange.wire import Kind
@@ -60,35 +62,49 @@ class Roster:
         self._refused: dict[int, _Refusal] = {}
         self._pending = _Pending()
         self._owners: dict[int, str] = {}  # node -> site by its key, in deployment
+        self._membership = Membership(launch)
+        self._told: tuple[dict[str, str], int] | None = None  # what is kept of a wait
 
-    def gather(self, *, first: bool) -> dict[str, int]:
+    def gather(self, *, first: bool, before: Collection[str] = ()) -> dict[str, int]:
         """Sites that are there, as name -> node, in the order of their names.
 
-        Before round 1 this waits for every site that the launch expects, later only
-        until there are enough; neither for longer than `federation.wait_s`.
+        Args:
+            first: whether round 1 is next, which waits for every site of the launch.
+            before: sites that a run which is taken up again had in its last round, and
+                waits for. Whom it waits for, and until when: see `server.waiting`.
 
         Raises:
-            TooFewSitesError: if fewer than `federation.min_sites` are there after that.
+            TooFewSitesError: if fewer than `federation.min_sites` are there in time.
         """
         federation = self._launch.config.federation
         fewest = federation.min_sites
-        wanted = max(self._launch.sites, fewest) if first else fewest
+        patience = federation.wait_s
+        if not first:
+            patience = min(federation.return_s, federation.wait_s)
         for refusal in self._refused.values():
             refusal.asked = -LONGEST_AGAIN_S  # before every round everybody is asked
         present: dict[str, int] = {}
         nodes: list[Node] = []
         started = time.monotonic()
-        for _ in polls(federation.wait_s):
-            nodes = self._known(self._post.nodes())
-            self._greet(nodes)
-            for node, reply in self._post.collect(self._pending.nodes).items():
-                self._hear(node, reply)
-            online = {node.id for node in nodes}
-            present = {self._names[n]: n for n in online if n in self._names}
-            heard = len(online & (self._names.keys() | self._refused.keys()))
-            enough = len(present) >= fewest and heard >= wanted
-            if enough and not (self._owners and self._asking(online, started)):
-                break
+        try:
+            for _ in polls(federation.wait_s):
+                nodes = self._known(self._post.nodes())
+                self._greet(nodes)
+                for node, reply in self._post.collect(self._pending.nodes).items():
+                    self._hear(node, reply)
+                online = {node.id for node in nodes}
+                present = {self._names[n]: n for n in online if n in self._names}
+                waited = time.monotonic() - started
+                missing = {}
+                if waited < patience:
+                    missing = self._missing(first=first, before=before, here=present)
+                enough = len(present) >= fewest and not missing
+                if enough and not (self._owners and self._asking(online, started)):
+                    break
+                left = (patience if missing else federation.wait_s) - waited
+                self._tell(missing, len(present), left)
+        finally:
+            self._tell({}, fewest, 0)
         if len(present) < fewest:
             codes = sorted({r.code for r in self._refused.values()})
             raise TooFewSitesError(
@@ -99,6 +115,44 @@ class Roster:
             )
         return dict(sorted(present.items()))
 
+    def _missing(
+        self, *, first: bool, before: Collection[str], here: Mapping[str, int]
+    ) -> dict[str, str]:
+        """Sites that are waited for, and the code of why each is not in yet."""
+        codes = self._codes()
+        if first and not self._sites:  # a simulation: who they are is not known before
+            refused = [c for c in codes.values() if c not in waiting.UNDECIDED]
+            away = self._launch.sites - len(here) - len(refused)
+            return {f"site {n + 1}": OFFLINE for n in range(away)}
+        whom = set(self._launch.nodes if first else before) - here.keys()
+        whom -= self._membership.removed()
+        reasons = {site: codes.get(site, OFFLINE) for site in sorted(whom)}
+        undecided = waiting.UNDECIDED | {OFFLINE}
+        return {site: code for site, code in reasons.items() if code in undecided}
+
+    def _codes(self) -> dict[str, str]:
+        """Code of every site, or node of no known site, that has refused."""
+        return {
+            self._owners.get(node, f"node {node}"): refusal.code
+            for node, refusal in self._refused.items()
+        }
+
+    def _tell(self, missing: Mapping[str, str], here: int, left_s: float) -> None:
+        """Keep whom the run waits for, where somebody may look."""
+        if not self._sites:
+            return
+        fewest = self._launch.config.federation.min_sites
+        told = (dict(missing), here)
+        if told == self._told:
+            return
+        self._told = told
+        now = None
+        if missing or here < fewest:
+            now = Waiting.made(missing, here=here, fewest=fewest, left_s=left_s)
+        waiting.keep(self._launch.folder, now)
+        if now is not None:
+            log.info("run %s %s", self._launch.run, now.line)
+
     def _asking(self, online: set[int], started: float) -> bool:
         """Whether a node that is there may still answer, and is worth the wait."""
         waiting = online & set(self._pending.nodes.values())
@@ -106,9 +160,7 @@ class Roster:
 
     def absent(self, present: Mapping[str, int]) -> dict[str, str]:
         """Sites of the launch that are not `present`, and the code of why."""
-        codes = {
-            self._owners.get(node, ""): r.code for node, r in self._refused.items()
-        }
+        codes = self._codes() | dict.fromkeys(self._membership.removed(), REMOVED)
         return {
             site: codes.get(site, OFFLINE)
             for site in sorted(self._launch.nodes.keys() - present.keys())
@@ -118,7 +170,9 @@ class Roster:
         """Nodes that the launch knows by key; in a simulation all of them."""
         if not self._sites:
             return nodes
-        known = [node for node in nodes if node.key in self._sites]
+        gone = self._membership.removed()
+        known = [n for n in nodes if n.key in self._sites]
+        known = [n for n in known if self._sites[n.key] not in gone]
         self._owners |= {node.id: self._sites[node.key] for node in known}
         return known
 

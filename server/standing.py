@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, TypeVar
 
-from server import runs
+from server import runs, waiting
 from server.launch import CONFIG, Launch
 from server.registry import Registry, RoundRecord
 from vgmedgen.errors import ConfigError, StateError, VGMedGenError
@@ -45,6 +45,7 @@ class RunStatus:
     sites: tuple[str, ...] = ()  # that were asked, or took part
     records: tuple[RoundRecord, ...] = ()  # complete rounds, oldest first
     installed: Mapping[str, str] | None = None  # site -> release, or code of why not
+    waits: str = ""  # whom for and until when, in words; empty where it does not
     damaged: tuple[str, ...] = ()  # one line per file that cannot be read
 
     @property
@@ -87,6 +88,7 @@ def stand(state: Path, run: str) -> RunStatus:
     config, federation = launch.config, launch.config.federation
     going = not found.ended and done < federation.rounds
     installed = folder / "installed.json"
+    waits = waiting.read(folder) if found.state == runs.RUNNING else None
     facts = facts_of(installed, told).get("sites") if installed.is_file() else None
     return replace(
         found,
@@ -105,6 +107,7 @@ def stand(state: Path, run: str) -> RunStatus:
         unit=config.privacy.unit,
         sites=tuple(sorted(sites | launch.nodes.keys())),
         installed=_words(facts),
+        waits=waits.line if waits is not None else "",
         damaged=tuple(told),
     )
 

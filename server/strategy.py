@@ -6,12 +6,13 @@ the loop is ours, and of Flower only messages and the grid are used.
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
 
 from server import place, runs
+from server.membership import REMOVED, Membership
 from server.merging import merged
 from server.orders import Orders, round_words
 from server.post import Post
@@ -53,6 +54,7 @@ class Strategy:
         audit = runs.state_of(launch.folder) / place.AUDIT if launch.nodes else None
         self._witness = Witness(audit, launch.run)
         self._roster = Roster(post, orders, self._witness)
+        self._membership = Membership(launch)
 
     def run(self) -> Weights:
         """Play every round that is not yet complete.
@@ -68,12 +70,18 @@ class Strategy:
         if done:
             log.info("going on after round %d of run %s", done, launch.run)
         weights: Weights = registry.weights(done)
+        before: list[str] = registry.rounds()[-1]["sites"] if done else []
         for number in range(done + 1, launch.config.federation.rounds + 1):
-            weights = self.play(number, weights, first=number == done + 1)
+            weights = self.play(number, weights, before=before)
+            before = []
         return weights
 
-    def play(self, number: int, weights: Weights, *, first: bool = False) -> Weights:
+    def play(
+        self, number: int, weights: Weights, *, before: Collection[str] = ()
+    ) -> Weights:
         """One round: its outcome is on disk when this returns.
+
+        `before` names the sites of the last round, where the run is taken up again.
 
         A site that errs, is late or sends anything but the schema's is left out under a
         code. With fewer than `min_sites` left the round does not count, weights stay.
@@ -81,7 +89,7 @@ class Strategy:
         federation = self._launch.config.federation
         started = time.monotonic()
         stage = federation.stage(number)
-        sites = self._roster.gather(first=first)
+        sites = self._roster.gather(first=number == 1, before=before)
         content = self._orders.order(Kind.TRAIN, number, weights)
         train = self._ask(Kind.TRAIN, number, sites, content)
         counted = len(train.accepted) >= federation.min_sites
@@ -163,12 +171,14 @@ class Strategy:
         )
         answers = Answers(sent=size(content))
         words = round_words(self._launch, number)
+        removed = self._membership.removed()
         for name, node in sites.items():
             expected = Expected(
                 kind=kind, launch=self._launch, words=words | {"site": name}
             )
             reply = replies.get(node)
-            answer = _judge(name, reply, expected)
+            # what a site sent before it was removed does not count either
+            answer = REMOVED if name in removed else _judge(name, reply, expected)
             said = reply.content if reply is not None and reply.has_content() else None
             code = answer if isinstance(answer, str) else ""
             self._witness.received(kind, number, name, said, code)

@@ -126,6 +126,8 @@ def _run(run: RunStatus) -> list[RenderableType]:
         code = f"{run.code}: " if run.code else ""
         parts.append(Text(clean(f"{code}{run.why}"), _COLOURS.get(run.state, "")))
     parts += [Text(f"! {clean(line)}", "yellow") for line in run.damaged]
+    if run.waits:
+        parts.append(Text(clean(run.waits), "cyan"))
     if run.rounds:
         parts.append(_progress(run))
     if run.records or run.sites:

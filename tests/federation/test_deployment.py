@@ -48,9 +48,13 @@ def place(tmp_path_factory, bundle, hospitals):
 
 @pytest.fixture(scope="module")
 def first(place):
-    """A finished run that hospital-c approves while it is under way."""
+    """A finished run that waited for hospital-c's approval."""
     run = place.run("federation.generate_rounds=5", *SHORT)
-    wait(lambda: place.records(run), what="round 1")
+    told = wait(lambda: waited_for(place, run), what="a run that waits")
+    assert set(told["sites"].items()) == {("hospital-c", "VG42")}
+    shown = command("vgmedgen-server", "status", "--kits", place.kits).stdout
+    assert "waits for hospital-c (VG42" in " ".join(shown.split())
+    assert not place.records(run)
     site = place.site("hospital-c") / "site.yaml"
     command(
         "vgmedgen-client",
@@ -67,14 +71,22 @@ def everybody(place, first):
     return place
 
 
-def test_a_site_that_waits_for_approval_is_left_out_and_joins_when_it_is_given(
-    place, first
-):
+def waited_for(place, run):
+    """Whom a run waits for, once it is hospital-c alone."""
+    path = place.kits / "coordinator/state/runs" / run / "waiting.json"
+    try:
+        told = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return told if set(told["sites"]) == {"hospital-c"} else None
+
+
+def test_a_run_waits_for_an_approval_before_its_first_round(place, first):
     records = place.records(first)
-    assert records[0]["left_out"] == {"hospital-c": "VG42"}
-    assert records[0]["sites"] == ["hospital-a", "hospital-b"]
-    assert records[-1]["sites"] == place.names
+    assert all(record["sites"] == place.names for record in records)
     assert all(record["counted"] for record in records)
+    folder = place.kits / "coordinator/state/runs" / first
+    assert not (folder / "waiting.json").exists()
 
 
 def test_every_site_installs_the_same_release(place, first):

@@ -110,7 +110,7 @@ def test_a_run_that_was_denied_while_it_trained_gets_no_answer(launch, monkeypat
         return train(order)
 
     monkeypatch.setattr(hospital.site, "train", slowly)
-    assert hospital.ask(asking(launch, Kind.TRAIN)).error == Error(100, "VG42")
+    assert hospital.ask(asking(launch, Kind.TRAIN)).error == Error(100, "VG40")
 
 
 def test_what_was_refused_is_not_looked_into(launch, monkeypatch):

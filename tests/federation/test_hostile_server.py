@@ -236,7 +236,7 @@ def test_a_denied_run_is_refused_and_the_log_tells_it_from_one_that_waits(launch
     hospital = Hospital()
     hospital.answered(asking(launch, Kind.TRAIN))
     Approvals(hospital.site.folder).deny("toy-1", "A. Officer", datetime.now(UTC))
-    assert hospital.refuses(asking(launch, Kind.TRAIN, 2), "VG42")["why"] == "denied"
+    assert hospital.refuses(asking(launch, Kind.TRAIN, 2), "VG40")["why"] == "denied"
 
 
 def test_a_server_that_floods_with_runs_leaves_a_bounded_number_of_files(

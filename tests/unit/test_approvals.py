@@ -8,7 +8,7 @@ import pytest
 from client import approvals as module
 from client.approvals import APPROVED, DENIED, WAITING, Approvals
 from client.request import Request
-from vgmedgen.errors import ApprovalError, StateError
+from vgmedgen.errors import ApprovalError, PolicyError, StateError
 from vgmedgen.exchange.wire import Kind
 from vgmedgen.plan import Plan
 
@@ -91,7 +91,7 @@ def test_a_denied_run_is_kept_out_whatever_it_asks(approvals, required):
     approvals.approve(approvals.of("demo-1").asks[0], "A. Officer", NOW)
     approvals.deny("demo-1", "B. Officer", NOW)
     for seed in (0, 1):
-        with pytest.raises(ApprovalError, match=r"denied by B\. Officer on 2026-11-21"):
+        with pytest.raises(PolicyError, match=r"denied by B\. Officer on 2026-11-21"):
             ask(approvals, request(seed=seed), required=required)
     assert approvals.of("demo-1").state == DENIED
     assert len(approvals.of("demo-1").asks) == 1
@@ -117,8 +117,9 @@ def test_a_denial_ends_every_approval_before_it(approvals):
 
 def test_a_run_can_be_denied_before_it_asks(approvals):
     approvals.deny("demo-1", "A", NOW)
-    with pytest.raises(ApprovalError, match="denied"):
+    with pytest.raises(PolicyError, match="denied") as caught:
         ask(approvals, request())
+    assert caught.value.code == "VG40"  # not that of a run that waits
     assert approvals.of("demo-1").asks == ()
 
 
