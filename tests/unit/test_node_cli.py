@@ -180,7 +180,7 @@ policy: {coordinators: [], runs: [a, b], stages: [align], approval: none, dry_ru
   metrics: false, dp: refused, epsilon_per_run: 1, min_units: 3, rounds_per_run: 4,
   min_heldout: 2, min_batch: 2,
   rounds_per_day: 5, steps_per_round: 6, learning_rate: 0.01, hours: "",
-  ungated: false, identified_dicom: false,
+  ungated: false, identified_dicom: false, worse_by: 0.2,
   exchange: eeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeeee}
 """
     )
