@@ -6,7 +6,7 @@ node's; so the map from message to node is kept here.
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -23,8 +23,12 @@ log = logging.getLogger(__name__)
 
 _FIRST_POLL_S = 0.05
 _LONGEST_POLL_S = 2.0  # a poll is a request to the SuperLink in deployment
-_MOST_SENDS = 3  # of one question to one node, which may be restarted under it
-_LOST = frozenset({5, 8})  # Flower's codes of a node that is gone, or an app that is
+_MOST_SENDS = 20  # of one question to one node, whose line may break again and again
+_MOST_CRASHES = 3  # of its app under one question
+_CRASHED = 8  # Flower's code of an app that is gone
+_LOST = frozenset({3, 4, 5, _CRASHED})
+"""Flower's codes of a question or an answer that was lost on the way, of a node that is
+gone, and of an app that is: the same question, asked again, may be answered."""
 _MALFORMED = (  # what building a reply from a hostile site's objects can raise
     ExchangeError,
     ArithmeticError,
@@ -121,8 +125,8 @@ class Post:
     ) -> dict[int, Message]:
         """Send, and wait for all answers or until `timeout_s` is over.
 
-        A node that is lost under the question is asked again when it is back: a site
-        that has worked out its answer gives the same one at once.
+        A node that is lost under the question, or whose answer is, is asked again when
+        it is back: a site that has worked out its answer gives the same one at once.
 
         Args:
             kind: of the message.
@@ -138,7 +142,8 @@ class Post:
         asked = _Question(contents, time.time())
         pending = self.send(kind, contents, ttl_s=timeout_s, group=group)
         for _ in polls(timeout_s):
-            asked.hear(self.collect(pending))
+            replies = self.collect(pending)
+            asked.hear(replies, waiting=pending.values())
             again = asked.to_ask_again(self.nodes(), return_s) if asked.open else []
             if again:
                 for node in again:
@@ -158,6 +163,7 @@ class _Question:
         self.replies: dict[int, Message] = {}
         self._sent = dict.fromkeys(contents, now)  # when each was asked last
         self._sends = dict.fromkeys(contents, 1)
+        self._crashes = dict.fromkeys(contents, 0)
         self._lost: dict[int, tuple[float, Message]] = {}  # since when, what is said
 
     @property
@@ -165,23 +171,39 @@ class _Question:
         """Whether an answer is still waited for."""
         return len(self.replies) < len(self._sent)
 
-    def hear(self, replies: Mapping[int, Message]) -> None:
-        """Take in what came back; the first answer of a node stands."""
+    def hear(
+        self, replies: Mapping[int, Message], waiting: Collection[int] = ()
+    ) -> None:
+        """Take in what came back; the first answer of a node stands.
+
+        Args:
+            replies: by node.
+            waiting: nodes that another send of this question is under way to; what
+                became of an earlier one does not matter then.
+        """
         for node, reply in replies.items():
             if node in self.replies and not self.replies[node].has_error():
                 continue  # now the loss of an earlier send to it is told
-            gone = reply.has_error() and reply.error.code in _LOST
-            if gone and self._sends[node] < _MOST_SENDS:
+            lost = reply.has_error() and reply.error.code in _LOST
+            if lost and node in waiting:
+                continue
+            if lost and reply.error.code == _CRASHED:
+                self._crashes[node] += 1
+            if lost and self._may_ask(node):
                 self._lost.setdefault(node, (time.monotonic(), reply))
             else:
                 self.replies[node] = reply
+
+    def _may_ask(self, node: int) -> bool:
+        enough = self._crashes[node] >= _MOST_CRASHES
+        return self._sends[node] < _MOST_SENDS and not enough
 
     def to_ask_again(self, nodes: list[Node], return_s: float) -> list[int]:
         """Nodes that lost the question and are back; others are given up in time."""
         online = {node.id: node for node in nodes}
         again = []
         for node, sent in list(self._sent.items()):
-            if node in self.replies or self._sends[node] >= _MOST_SENDS:
+            if node in self.replies or not self._may_ask(node):
                 continue
             seen = online.get(node)
             restarted = seen is not None and seen.since > sent

@@ -23,21 +23,13 @@ class Forwarder:
         self.target = target
         self.met = 0  # connections taken
         self.vain = 0  # of them with nobody behind
-        self.cut = 0  # connections broken on purpose
-        self.up = 0  # bytes from nodes
         self.closed = threading.Event()  # new connections end at once, as in a restart
-        self._cut_at = None  # bytes of one connection, upwards
-        self._cuts = 0
         self._writers = set()
         self._loop = asyncio.new_event_loop()
         ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, args=(ready,), daemon=True)
         self._thread.start()
         ready.wait()
-
-    def cut_uploads(self, after, times=1):
-        """Reset the next connections that carry more than `after` bytes upwards."""
-        self._cuts, self._cut_at = times, after
 
     def drop(self):
         """Reset every connection that is open."""
@@ -91,41 +83,25 @@ class Forwarder:
         return asyncio.open_connection(HOST, self.target)
 
     async def _pass(self, reader, writer, there, back):
-        await asyncio.gather(
-            self._copy(reader, back, upwards=writer), self._copy(there, writer)
-        )
-
-    async def _copy(self, reader, writer, upwards=None):
-        carried = 0
-        with suppress(OSError):
-            while part := await reader.read(65536):
-                carried += len(part)
-                if upwards is not None:
-                    self.up += len(part)
-                    if self._cuts and carried > self._cut_at:
-                        self._cuts -= 1
-                        self.cut += 1
-                        reset(upwards)
-                        reset(writer)
-                        return
-                writer.write(part)
-                await writer.drain()
-        writer.close()
+        await asyncio.gather(_copy(reader, back), _copy(there, writer))
 
 
 class Meddler(Forwarder):
     """Ends TLS, reads requests, and answers those that it was told to by itself.
 
-    `home` has the server's certificate, key and CA. What is in `instead` is answered with
-    its status as often as it says: path -> [status, times].
+    `home` has the server's certificate, key and CA. Rules are by path: `instead` answers
+    with a status so many times, `cut` breaks the connection in the middle of a request,
+    `swallow` passes a request on and breaks the connection before its answer.
     """
 
     def __init__(self, home, target):
         self._inside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._inside.load_cert_chain(home / "server.crt", home / "server.key")
         self._outside = ssl.create_default_context(cafile=home / "ca.crt")
-        self.instead = {}
-        self.swallow = {}  # path -> how many answers of the server's are not passed on
+        self.instead = {}  # path -> [status, times]
+        self.cut = {}  # path -> times
+        self.swallow = {}
+        self.broken = 0  # connections, by either
         self.asked = {}  # path -> requests
         super().__init__(target)
 
@@ -141,23 +117,46 @@ class Meddler(Forwarder):
                 path = head.split(b" ", 2)[1].decode()
                 body = await reader.readexactly(_length(head))
                 self.asked[path] = self.asked.get(path, 0) + 1
-                rule = self.instead.get(path, [0, 0])
-                if rule[1] > 0:
-                    rule[1] -= 1
-                    told = f"HTTP/1.1 {rule[0]} no\r\ncontent-length: 0\r\n\r\n"
+                if self._take(self.instead.get(path, [0, 0]), 1):
+                    status = self.instead[path][0]
+                    told = f"HTTP/1.1 {status} no\r\ncontent-length: 0\r\n\r\n"
                     writer.write(told.encode())
                     await writer.drain()
                     continue
+                if self._take(self.cut, path):
+                    back.write(head + body[: len(body) // 2])
+                    await back.drain()
+                    self._break(writer, back)
+                    return
                 back.write(head + body)
                 await back.drain()
                 answer = await _head(there)
                 answer += await there.readexactly(_length(answer))
-                if self.swallow.get(path, 0) > 0:
-                    self.swallow[path] -= 1
-                    self.cut += 1
+                if self._take(self.swallow, path):
+                    self._break(writer, back)
                     return
                 writer.write(answer)
                 await writer.drain()
+
+    @staticmethod
+    def _take(rules, name):
+        left = rules[name] if isinstance(rules, list) else rules.get(name, 0)
+        if left > 0:
+            rules[name] = left - 1
+        return left > 0
+
+    def _break(self, *writers):
+        self.broken += 1
+        for writer in writers:
+            reset(writer)
+
+
+async def _copy(reader, writer):
+    with suppress(OSError):
+        while part := await reader.read(65536):
+            writer.write(part)
+            await writer.drain()
+    writer.close()
 
 
 async def _head(reader):

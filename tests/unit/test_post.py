@@ -15,7 +15,7 @@ from server.replies import code_of, unreadable
 from vgmedgen.errors import ExchangeError, UnreachableError
 from vgmedgen.exchange.wire import Kind
 
-GONE, CRASHED, OURS = 5, 8, 100
+NO_QUESTION, NO_ANSWER, GONE, CRASHED, OURS = 3, 4, 5, 8, 100
 
 
 def said(code=None):
@@ -55,7 +55,7 @@ def test_a_node_that_was_restarted_under_the_question_is_asked_again(asked):
     assert asked.to_ask_again([at(1, 90.0), at(2, again)], 60) == []
 
 
-@pytest.mark.parametrize("code", [GONE, CRASHED])
+@pytest.mark.parametrize("code", [NO_QUESTION, NO_ANSWER, GONE, CRASHED])
 def test_a_lost_node_is_asked_again_when_it_is_back(asked, code):
     asked.hear({1: said(), 2: said(code)})
     assert asked.open
@@ -73,14 +73,29 @@ def test_a_lost_node_that_does_not_come_back_is_given_up(asked):
     assert asked.replies[2].error.code == GONE
 
 
-def test_a_node_that_is_lost_every_time_is_not_asked_for_ever(asked):
+@pytest.mark.parametrize(
+    ("code", "most"),
+    [(CRASHED, post._MOST_CRASHES), (NO_ANSWER, post._MOST_SENDS)],
+)
+def test_a_node_that_is_lost_every_time_is_not_asked_for_ever(asked, code, most):
     asked.hear({1: said()})
-    for _ in range(post._MOST_SENDS - 1):
-        asked.hear({2: said(CRASHED)})
+    for _ in range(most - 1):
+        asked.hear({2: said(code)})
         assert asked.to_ask_again([at(1), at(2)], 60) == [2]
-    asked.hear({2: said(CRASHED)})
+    asked.hear({2: said(code)})
     assert asked.to_ask_again([at(1), at(2)], 60) == []
     assert not asked.open
+
+
+@pytest.mark.parametrize("code", [NO_QUESTION, NO_ANSWER, GONE, CRASHED])
+def test_what_became_of_an_earlier_send_does_not_end_a_later_one(asked, code):
+    asked.hear({1: said()})
+    again = time.time() - 1
+    assert asked.to_ask_again([at(1), at(2, again)], 60) == [2]
+    asked.hear({2: said(code)}, waiting=[2])  # of the first send, cut off in the middle
+    assert asked.open
+    asked.hear({2: said()}, waiting=[])
+    assert not asked.replies[2].has_error()
 
 
 class Line:
