@@ -18,6 +18,7 @@ from vgmedgen.errors import (
     UnreachableError,
     VGMedGenError,
 )
+from vgmedgen.trust.nodekeys import MOST_SKEW_S
 
 WHERE = "the coordinator"
 _SAID = 160  # characters of a text that no rule knows
@@ -25,7 +26,7 @@ _TAIL = 60  # last lines of a process's output that are looked at
 # what a SuperNode says and does when its requests are answered by 401: nothing at all
 _GRACEFUL = (
     "it ended as if it was told to; unless somebody did, the coordinator does not accept "
-    "its signature: the clock here is over 300 s off, or its key is registered no more"
+    "its signature: its key is registered no more, or it has become another's"
 )
 _LOGS = "look into the logs below node/"
 _EXIT = re.compile(r"Exit Code: \d+")
@@ -124,8 +125,15 @@ _RULES = (
     _rule(
         r"401 unauthorized|does not recognize this SuperNode|status 401\b",
         TrustError,
-        "{where} does not accept this node's signature; its clock may be over 300 s off, "
-        "or its key is registered no more: set the clock, then ask the coordinator",
+        "{where} does not accept this node's signature: its key is registered no more, or "
+        "it is another's; send node.pub to the coordinator and compare its fingerprint",
+    ),
+    _rule(
+        r"status 425\b|425 too early",
+        TrustError,
+        "the clock of this machine is more than "
+        f"{MOST_SKEW_S:.0f} s ahead of that of {{where}} or behind it; set it by NTP, here "
+        "or there",
     ),
     _rule(
         r"Tunnel connection failed: (?P<status>\d+)|(?P<auth>407) proxy",

@@ -11,6 +11,7 @@ refused is refused here, because Flower writes a line about every request that i
 
 import asyncio
 import hmac
+import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -23,6 +24,7 @@ Headers = Mapping[bytes, bytes]
 
 HEALTH = "/health"
 ACTIVATE = "/v1/fleet/activate-node"
+PULL = "/v1/fleet/pull-messages"
 PUSH = "/v1/fleet/push-messages"
 PUSH_OBJECT = "/v1/fleet/push-object"
 FLEET = frozenset(
@@ -66,8 +68,12 @@ NOT_ACTIVATED = (
 
 Look = Callable[[Headers], int | None]
 """The status to refuse a request by its headers with, or 0; must not raise."""
+Known = Callable[[Any, Headers], None]
+"""Hears of a request that passed the look: peer (address and port), headers."""
 Fair = Callable[[bytes], bool]
 """Whether the body of a pushed message may be handed on; must not raise."""
+Well = Callable[[], str]
+"""What is wrong with the server, in words for anybody; empty if it is well. May block."""
 Refused = Callable[[str, str, int], None]
 """Hears of a refused request: peer's address, path, status."""
 
@@ -82,11 +88,15 @@ class PublicGate:
         look: Look,
         refused: Refused,
         fair: Fair = lambda _: True,
+        known: Known = lambda *_: None,
+        well: Well = lambda: "",
     ) -> None:
         self._app = app
         self._look = look
         self._refused = refused
         self._fair = fair
+        self._known = known
+        self._well = well
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, hand on, or refuse."""
@@ -95,10 +105,17 @@ class PublicGate:
         path = str(scope["path"])
         headers = dict(scope["headers"])
         status = _public_status(scope["method"], path, headers)
+        if not status and path == HEALTH:
+            wrong = await asyncio.to_thread(self._well)
+            if wrong:
+                told = json.dumps({"detail": wrong}).encode()
+                await _answer(send, 503, told if scope["method"] == "GET" else b"")
+                return
         body = b""
         if not status and path in FLEET:
             status = self._look(headers) or 0
             if not status:
+                self._known(scope.get("client"), headers)
                 body, status = await _read(
                     receive, _most(path), CHUNK_S if path == PUSH_OBJECT else BODY_S
                 )

@@ -18,6 +18,7 @@ SERVER = "server.json"
 DATABASE = "superlink.db"
 AUDIT = "audit.jsonl"
 NODES = "nodes.json"  # what nodes said of themselves, by site
+AHEAD = "ahead.json"  # by key, up to which time ahead of ours requests were taken
 SKEW = "skew.json"  # seconds that a node's clock is ahead, by site
 
 

@@ -14,11 +14,13 @@ import time
 from pathlib import Path
 
 from server import place
+from server.disk import Disk
 from server.kits import NODES, Kits
 from vgmedgen.errors import StateError, VGMedGenError
 from vgmedgen.files import write_text
 from vgmedgen.process import environment, logs
 from vgmedgen.process.children import follow_keeper
+from vgmedgen.trust.nodekeys import MOST_SKEW_S
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,6 @@ TASK = "VGMEDGEN_TASK"  # environment: token of the run that a player took on
 ENGINE = "VGMEDGEN_ENGINE"  # environment: Flower's id of that run
 
 WORTH_S = 30.0  # a clock that is this far off is worth a word
-LIMIT_S = 300.0  # beyond it Flower refuses the node
 NOTE_S = 5.0  # how often what was seen is written down
 
 
@@ -49,9 +50,13 @@ def superlink(kits: Kits) -> None:
         token=place.token(kits.state),
     )
     flower.quiet()
-    skews = flower.Skews(worth_s=WORTH_S, registered=Keys(kits))
+    skews = flower.Skews(
+        worth_s=WORTH_S, registered=Keys(kits), ahead=kits.state / place.AHEAD
+    )
     threading.Thread(target=_note, args=(kits, skews), daemon=True).start()
-    asyncio.run(flower.serve(link, skews=skews, refused=Strangers()))
+    asyncio.run(
+        flower.serve(link, skews=skews, refused=Strangers(), well=Disk(kits.state))
+    )
 
 
 class Keys:
@@ -121,10 +126,11 @@ def _note(kits: Kits, skews: "flower.Skews") -> None:  # type: ignore[name-defin
 def skew_line(site: str, ahead: float) -> str:
     """One line about a clock that is off."""
     way = "ahead of" if ahead > 0 else "behind"
-    what = "its requests are refused" if abs(ahead) > LIMIT_S else "it still gets in"
+    off = abs(ahead) >= MOST_SKEW_S
+    what = "its requests are refused" if off else "it still gets in"
     return (
         f"the clock of {site} is {abs(ahead):.0f} s {way} the coordinator's; {what} "
-        f"(limit {LIMIT_S:.0f} s): have its clock set by NTP"
+        f"(limit {MOST_SKEW_S:.0f} s): have its clock set by NTP"
     )
 
 

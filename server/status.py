@@ -17,8 +17,7 @@ from server.meanings import meaning
 from server.place import NODES, SKEW
 from server.standing import RunStatus, attempt, facts_of, stand, word
 from vgmedgen.errors import BaseError, UnreachableError, VGMedGenError
-
-SKEW_LIMIT_S = 300.0  # beyond it Flower refuses what a node signs
+from vgmedgen.trust.nodekeys import MOST_SKEW_S
 
 
 class NodeSeen(Protocol):
@@ -122,7 +121,7 @@ def notes(node: NodeStatus) -> list[str]:
         found.append("has another base bundle")
     if node.skew_s is not None:
         way = "ahead" if node.skew_s > 0 else "behind"
-        more = ", too far to be let in" if abs(node.skew_s) > SKEW_LIMIT_S else ""
+        more = ", too far to be let in" if abs(node.skew_s) >= MOST_SKEW_S else ""
         found.append(f"clock {abs(node.skew_s):.0f} s {way}{more}")
     if node.refused:
         found.append(f"{node.refused}: {meaning(node.refused)}")

@@ -83,7 +83,7 @@ _STEPS = (
         "registered",
         network.registered,
         "ask the coordinator",
-        ("node key", "TLS"),
+        ("node key", "TLS", "clock"),
         quick=True,
     ),
     _Step("versions", machine.versions, "install vgmedgen anew"),

@@ -20,9 +20,10 @@ from client.preflight.keys import SOON, days_until, expires
 from client.preflight.place import Place
 from vgmedgen.errors import TrustError, VGMedGenError
 from vgmedgen.trust import nodekeys
+from vgmedgen.trust.nodekeys import MOST_SKEW_S
 
 TIMEOUT_S = 10.0  # of each step on the wire
-MOST_SKEW_S = 60.0  # Flower refuses a node whose clock is 300 s off
+WORTH_S = 60.0  # a clock that is so far off is worth a word
 HEALTH = "/health"
 _MISMATCH = (62, 64)  # OpenSSL's codes: another host name, another address
 _EXPIRED = 10
@@ -68,16 +69,17 @@ def clock(place: Place) -> str | Caution:
     if date is None:
         return Caution(
             "the coordinator tells no time to compare this machine's clock with",
-            "keep the clock right by NTP: Flower refuses nodes that are 300 s off",
+            f"keep the clock right by NTP: it may be {MOST_SKEW_S:.0f} s off at most",
         )
     # a Date header holds whole seconds, cut off: half of one lies between on average
     behind = parsedate_to_datetime(date).timestamp() + 0.5 - local
-    if abs(behind) > MOST_SKEW_S:
-        way = "behind" if behind > 0 else "ahead of"
-        raise TrustError(
-            f"this machine's clock is {abs(behind):.0f} s {way} the coordinator's, and "
-            f"at most {MOST_SKEW_S:.0f} s are fit; set the clock by NTP, here or there"
-        )
+    way = "behind" if behind > 0 else "ahead of"
+    told = f"this machine's clock is {abs(behind):.0f} s {way} the coordinator's"
+    limit = f"{MOST_SKEW_S:.0f} s are allowed either way"
+    if abs(behind) >= MOST_SKEW_S:
+        raise TrustError(f"{told}, and {limit}; set the clock by NTP, here or there")
+    if abs(behind) > WORTH_S:
+        return Caution(f"{told}; {limit}", "set the clock by NTP, here or there")
     return f"{abs(behind):.0f} s apart from the coordinator's"
 
 

@@ -7,8 +7,9 @@ holds each of these seams, and that no other module reaches into Flower.
 """
 
 from server.flower.bundle import RUN_KEY, bundle
+from server.flower.clocks import Skews
 from server.flower.control import Control, NodeSeen
-from server.flower.link import Link, Skews, in_background, quiet, serve
+from server.flower.link import Link, in_background, quiet, serve
 from server.flower.player import Task, acquire, play
 
 __all__ = [

@@ -4,45 +4,33 @@ import asyncio
 import logging
 import re
 import signal
+import socket
 import threading
-from base64 import b64decode
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import uvicorn
-from flwr.common.constant import TIMESTAMP_HEADER
-from flwr.supercore.constant import (
-    FLEET_HTTP_PUBLIC_KEY_HEADER,
-    FLEET_HTTP_SIGNATURE_HEADER,
-)
 from flwr.supercore.error import ApiErrorCode
-from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from flwr.superlink.cli.flower_superlink import (
     SuperLinkLifespan,
     _parse_superlink_lifespan_config,
 )
 from flwr.superlink.main import create_app
 
+from server.flower.clocks import Skews, key_of, ours
+from server.flower.doors import Doors
 from server.flower.listener import MOST_HEAD, MOST_LINKS, Brisk, Seldom
 from server.flower.pushes import fair
-from server.gates import ACTIVATE, AdminGate, App, Headers, PublicGate, Refused
+from server.gates import ACTIVATE, AdminGate, App, PublicGate, Refused, Well
 
-_KEY = FLEET_HTTP_PUBLIC_KEY_HEADER.lower().encode()
-_SIGNATURE = FLEET_HTTP_SIGNATURE_HEADER.lower().encode()
-_STAMP = TIMESTAMP_HEADER.lower().encode()
 IDLE_S = 20  # a node lets go of a connection after 5 s without use, so before us
 _PEM = re.compile(r"b?.-----BEGIN PUBLIC KEY-.*?-END PUBLIC KEY-----(\\n.)?", re.DOTALL)
 _ASKED = f"[{ACTIVATE}][ApiError:{ApiErrorCode.FLEET_INVALID_HEARTBEAT_INTERVAL}]"
 GRACE_S = 5  # for open requests, when the SuperLink is told to stop
-
-
-Registered = Callable[[], Collection[str]]
-"""Every registered public key, hex."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,45 +48,9 @@ class Link:
     token: str  # what a user of the Control API proves himself with
 
 
-class Skews:
-    """Who signed a request, and how far the clocks of nodes are from ours.
-
-    Flower refuses a request whose signed time is more than 300 s off, and says no more
-    than 401; so who is off, and by how much, is found out here. Whose key is not
-    registered, or who cannot sign with it, gets no further than this.
-    """
-
-    def __init__(self, *, worth_s: float, registered: Registered) -> None:
-        self._worth_s = worth_s
-        self._registered = registered
-        self.found: dict[str, float] = {}  # public key, hex -> seconds ahead
-
-    def __call__(self, headers: Headers) -> int:
-        """The status to refuse a request with; 0 where a registered node signed it."""
-        try:
-            key = b64decode(headers[_KEY], validate=True)
-            stamp = headers[_STAMP]
-            signature = b64decode(headers[_SIGNATURE], validate=True)
-            if key.hex() not in self._registered():
-                return 401
-            # anybody can claim a hospital's key; only its node can sign with it
-            if not verify_signature(bytes_to_public_key(key), stamp, signature):
-                return 401
-            self._note(key.hex(), stamp)
-        except Exception:  # noqa: BLE001 - whatever a stranger's bytes make of it
-            return 401
-        return 0
-
-    def _note(self, name: str, stamp: bytes) -> None:
-        signed = datetime.fromisoformat(stamp.decode("ascii"))
-        ahead = (signed - datetime.now(UTC)).total_seconds()
-        if abs(ahead) < self._worth_s:
-            self.found.pop(name, None)
-        else:
-            self.found[name] = ahead
-
-
-async def serve(link: Link, *, skews: Skews, refused: Refused) -> None:
+async def serve(
+    link: Link, *, skews: Skews, refused: Refused, well: Well = lambda: ""
+) -> None:
     """Serve a SuperLink on both listeners until a signal ends it."""
     with mock.patch("sys.argv", ["flower-superlink", *_arguments(link)]):
         config = _parse_superlink_lifespan_config()
@@ -115,11 +67,17 @@ async def serve(link: Link, *, skews: Skews, refused: Refused) -> None:
             AdminGate(app, link.token), host="127.0.0.1", port=link.admin_port, **shared
         )
     )
+    doors = Doors()
     public = uvicorn.Server(
         uvicorn.Config(
-            PublicGate(app, look=skews, refused=refused, fair=fair),
-            host=link.host,
-            port=link.port,
+            PublicGate(
+                app,
+                look=skews,
+                refused=refused,
+                fair=fair,
+                well=well,
+                known=lambda peer, headers: doors.known(peer, key_of(headers)),
+            ),
             lifespan="off",  # the admin listener owns the app's
             http=Brisk,
             h11_max_incomplete_event_size=MOST_HEAD,
@@ -131,10 +89,13 @@ async def serve(link: Link, *, skews: Skews, refused: Refused) -> None:
         )
     )
     logging.getLogger("uvicorn.error").addFilter(Seldom())
-    await _serve_both(admin, public)
+    with ours():
+        await _serve_both(admin, public, doors.sockets(link.host, link.port))
 
 
-async def _serve_both(admin: uvicorn.Server, public: uvicorn.Server) -> None:
+async def _serve_both(
+    admin: uvicorn.Server, public: uvicorn.Server, doors: list[socket.socket]
+) -> None:
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -147,7 +108,7 @@ async def _serve_both(admin: uvicorn.Server, public: uvicorn.Server) -> None:
         first = asyncio.create_task(admin.serve())
         while not admin.started and not first.done():
             await asyncio.sleep(0.05)
-        second = asyncio.create_task(public.serve())
+        second = asyncio.create_task(public.serve(sockets=doors))
         await asyncio.wait((first, second), return_when=asyncio.FIRST_COMPLETED)
         stop()
         await asyncio.gather(first, second)

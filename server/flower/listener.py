@@ -8,9 +8,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 REQUEST_S = 20.0  # a connection has this long to begin a request, and to end its head
 MOST_HEAD = 16 * 2**10  # bytes of a request's head; a node's has about 1 kB
-MOST_LINKS = (
-    256  # connections at a time; whoever comes later hears 503, and tries again
-)
+MOST_LINKS = 1024  # connections at a time: strangers' places and those of many nodes
 AGAIN_S = 10.0  # between two lines of the web server that say the same
 
 

@@ -7,32 +7,46 @@ import inspect
 import logging
 import tomllib
 import zipfile
+from base64 import b64encode
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 import uvicorn
+from cryptography.hazmat.primitives.asymmetric import ec
+from fastapi import HTTPException
 from flwr.common.config import get_fab_config, get_metadata_from_config
-from flwr.common.constant import TIMESTAMP_TOLERANCE
+from flwr.common.constant import TIMESTAMP_HEADER
+from flwr.proto.fleet_pb2 import ActivateNodeRequest
 from flwr.supercore import constant
+from flwr.supercore.constant import (
+    FLEET_HTTP_PUBLIC_KEY_HEADER,
+    FLEET_HTTP_SIGNATURE_HEADER,
+)
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.error.catalog import API_ERROR_MAP
 from flwr.supercore.error.http import http_error_translator
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.superlink.cli.flower_superlink import _parse_superlink_lifespan_config
 from flwr.superlink.grid import HttpGrid
 from flwr.superlink.main import create_app
+from flwr.superlink.routers.fleet import node_auth
 from flwr.superlink.routers.fleet.router import router as fleet
 from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 import server
-from server import flower, gates, process
+from server import flower, gates
+from server.flower import clocks, doors, player
 from server.flower import link as link_module
-from server.flower import player
+from server.flower.doors import Door
 from server.flower.listener import Brisk
 from server.flower.pushes import fair
+from vgmedgen.trust.nodekeys import MOST_SKEW_S
 
 
 def test_the_version_is_the_one_that_all_this_was_read_in():
@@ -71,7 +85,7 @@ def link(tmp_path):
         (tmp_path / name).write_bytes(content)
     return flower.Link(
         host="127.0.0.1",
-        port=1,
+        port=0,
         admin_port=2,
         ca=tmp_path / "ca.crt",
         certificate=tmp_path / "server.crt",
@@ -129,16 +143,19 @@ def test_a_key_that_is_not_registered_hears_what_flower_would_say():
 def test_the_public_listener_serves_with_limits(link, monkeypatch):
     made = []
 
-    async def kept(*servers):
-        made.extend(server.config for server in servers)
+    async def kept(admin, public, doors):
+        made.extend(server.config for server in (admin, public))
+        for door in doors:
+            assert isinstance(door, Door)  # nobody gets in uncounted
+            door.close()
 
     monkeypatch.setattr(link_module, "_serve_both", kept)
     monkeypatch.setattr(link_module, "create_app", lambda *_: None)
-    skews = flower.Skews(worth_s=30, registered=set)
+    skews = flower.Skews(worth_s=30, registered=set, ahead=link.database)
     asyncio.run(flower.serve(link, skews=skews, refused=lambda *_: None))
     admin, public = made
     assert public.http is Brisk
-    assert public.limit_concurrency
+    assert public.limit_concurrency > 2 * doors.MOST_STRANGERS
     assert public.h11_max_incomplete_event_size <= 2**16
     assert public.app._fair is fair  # whoever speaks for another is found
     for config in made:
@@ -190,14 +207,44 @@ def test_flowers_internals_are_reached_from_one_place_on_each_side():
     }
 
 
-def test_flower_refuses_clocks_beyond_the_limit_that_we_name():
-    assert TIMESTAMP_TOLERANCE == process.LIMIT_S
+def flower_takes(key, seconds):
+    """Whether Flower's own check takes a request signed so many seconds ahead."""
+    when = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+    public = public_key_to_bytes(key.public_key())
+    told = {
+        FLEET_HTTP_PUBLIC_KEY_HEADER: b64encode(public).decode(),
+        TIMESTAMP_HEADER: when,
+        FLEET_HTTP_SIGNATURE_HEADER: b64encode(sign_message(key, when.encode())),
+    }
+    asked = ActivateNodeRequest(public_key=public)
+    request = SimpleNamespace(
+        headers=told, state=SimpleNamespace(protobuf_request=asked)
+    )
+    try:
+        node_auth.authenticate_node(request)
+    except HTTPException:
+        return False
+    return True
+
+
+def test_flower_allows_other_clocks_than_we_say_and_ours_where_we_ask_it_to():
+    key = ec.generate_private_key(ec.SECP384R1())
+    seconds = (-400, -299, -290, 2, 30, 299, 400)
+    assert [flower_takes(key, s) for s in seconds] == [
+        *(False, True, True),
+        *(True, False, False, False),
+    ]
+    with clocks.ours():
+        assert [flower_takes(key, s) for s in seconds] == [
+            *(False, True, True),
+            *(True, True, True, False),
+        ]
+    source = inspect.getsource(link_module.serve)
+    assert "with ours():\n        await _serve_both(" in source
+    assert MOST_SKEW_S == 300  # as the READMEs say
 
 
 def test_a_key_in_flowers_log_takes_no_five_lines(caplog):
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
-
     key = public_key_to_bytes(ec.generate_private_key(ec.SECP384R1()).public_key())
     said = f"Attempted to register SuperNode with public key: {key!r}, exception: no"
     record = logging.LogRecord("flwr", logging.ERROR, "", 0, "%s", (said,), None)

@@ -102,6 +102,19 @@ def test_health_is_answered_and_only_read(public):
     assert not public.looked
 
 
+def test_health_tells_what_is_wrong_to_whoever_asks():
+    wrong = ["the disk is full"]
+    gate = PublicGate(
+        app, look=lambda _: 401, refused=lambda *_: None, well=lambda: wrong[0]
+    )
+    assert ask(gate, HEALTH, method="GET", headers={}) == 503
+    assert ask.body == b'{"detail": "the disk is full"}'
+    assert ask(gate, HEALTH, method="HEAD", headers={}) == 503
+    assert not ask.body
+    wrong[0] = ""
+    assert ask(gate, HEALTH, method="GET", headers={}) == 200
+
+
 @pytest.mark.parametrize(
     "path",
     [

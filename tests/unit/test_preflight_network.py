@@ -97,16 +97,24 @@ def test_a_certificate_of_another_name_is_told_with_its_names(site, kit, hosts):
 def test_a_clock_that_is_off_is_told_with_seconds_and_direction(site, kit, ahead, way):
     with served(site, kit, ahead=ahead):
         found = quick(site)
-    assert wrong(found) == {"clock"}
+    assert wrong(found) == {"clock", "registered"}
+    assert "it needs 'clock'" in found["registered"].told  # one cause, told once
     seconds = int(found["clock"].told.split(" s ")[0].split()[-1])
     assert abs(seconds - 600) <= 2
     assert f"s {way} the coordinator's" in found["clock"].told
 
 
-def test_a_clock_within_a_minute_is_fit(site, kit):
+def test_a_clock_within_a_minute_is_fit_and_within_five_is_told(site, kit):
     for ahead in (50, -50):
         with served(site, kit, ahead=ahead):
-            assert quick(site)["clock"].ok
+            found = quick(site)
+        assert wrong(found) == warned(found) == set()
+    for ahead in (280, -280):
+        with served(site, kit, ahead=ahead):
+            found = quick(site)
+        assert wrong(found) == set()
+        assert warned(found) == {"clock"}
+        assert "300 s are allowed either way" in found["clock"].told
 
 
 def test_a_server_that_tells_no_time_is_a_warning(site, kit):
@@ -130,7 +138,8 @@ def test_a_server_that_is_no_coordinator_is_told(site, kit):
             (412, {"code": 2004, "detail": "Failed"}),
             "does not know this node's key SHA256:",
         ),
-        ((401, {"detail": "Invalid SuperNode authentication"}), "300 s off"),
+        ((401, {"detail": "Invalid SuperNode authentication"}), "registered no more"),
+        ((425, {}), "clock of this machine is more than 300 s"),
         ((404, {"detail": "Not Found"}), "no coordinator"),
         ((200, ""), "answers otherwise than Flower"),
     ],
@@ -230,7 +239,7 @@ def test_flower_tells_a_registered_key_from_another_and_joins_neither(
 def test_a_flower_that_would_let_it_join_is_left_again(site, kit, monkeypatch):
     from flwr.supernode.fleet_http_client import FleetHttpClient
 
-    from client import flower
+    from client.flower import known
 
     left = []
     monkeypatch.setattr(
@@ -248,4 +257,4 @@ def test_a_flower_that_would_let_it_join_is_left_again(site, kit, monkeypatch):
     assert left == [7]
     assert wrong(found) == {"registered"}
     assert "activated a node" in found["registered"].told
-    assert flower.NO_INTERVAL == 0
+    assert known.NO_INTERVAL == 0

@@ -109,9 +109,9 @@ def key():
 
 
 @pytest.fixture
-def skews(key):
+def skews(key, tmp_path):
     name = public_key_to_bytes(key.public_key()).hex()
-    found = Skews(worth_s=30, registered=lambda: {name})
+    found = Skews(worth_s=30, registered=lambda: {name}, ahead=tmp_path / "ahead.json")
     found.name = name
     return found
 
@@ -120,7 +120,7 @@ def test_a_registered_node_gets_in_and_its_clock_is_looked_at(skews, key):
     assert skews(headers_of(key)) == 0
     assert not skews.found
     late = (datetime.now(UTC) - timedelta(seconds=100)).isoformat()
-    assert skews(headers_of(key, late)) == 0  # too late or not is Flower's to say
+    assert skews(headers_of(key, late)) == 0
     assert skews.found[skews.name] == pytest.approx(-100, abs=5)
     assert skews(headers_of(key)) == 0
     assert not skews.found
@@ -145,11 +145,12 @@ def test_whoever_shows_a_hospitals_key_without_having_it_is_a_stranger(skews, ke
     assert not skews.found
 
 
-def test_a_registry_that_fails_lets_nobody_in(key):
+def test_a_registry_that_fails_lets_nobody_in(key, tmp_path):
     def broken():
         raise StateError("damaged")
 
-    assert Skews(worth_s=30, registered=broken)(headers_of(key)) == 401
+    ahead = tmp_path / "ahead.json"
+    assert Skews(worth_s=30, registered=broken, ahead=ahead)(headers_of(key)) == 401
 
 
 def test_keys_are_read_again_when_they_were_written_and_kept_when_damaged(tmp_path):

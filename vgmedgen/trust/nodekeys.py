@@ -29,6 +29,8 @@ from vgmedgen.errors import TrustError
 from vgmedgen.files import write_text
 from vgmedgen.trust.files import read_secret, write_secret
 
+MOST_SKEW_S = 300.0  # a node signs the time: so far off it may be, ahead or behind
+
 _LONGEST = 4096  # characters of a public key's line
 
 
