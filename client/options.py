@@ -12,7 +12,12 @@ from vgmedgen.release.folders import is_there
 from vgmedgen.trust.facts import FACTS
 
 Where = Annotated[
-    Path, typer.Option("--site", help="the site's site.yaml, or the folder it lies in")
+    Path,
+    typer.Option(
+        "--site",
+        help="the site's site.yaml, or the folder it lies in",
+        readable=False,  # ours says who may read it
+    ),
 ]
 By = Annotated[
     str, typer.Option("--by", help="who decides; default: the name of the login")

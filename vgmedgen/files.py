@@ -62,13 +62,20 @@ def visible(folder: Path) -> list[Path]:
 
 
 def visible_below(folder: Path) -> list[Path]:
-    """Every file below a folder, by path, none in a hidden folder or hidden itself."""
-    found = (path for path in folder.rglob("*") if path.is_file())
-    return sorted(
-        path
-        for path in found
-        if not any(map(is_hidden, path.relative_to(folder).parts))
-    )
+    """Every file below a folder, by path, none in a hidden folder or hidden itself.
+
+    Raises:
+        OSError: if a folder cannot be read: what lies in it must not be passed over.
+    """
+    found: list[Path] = []
+    for here, below, names in os.walk(folder, onerror=_raise):
+        below[:] = [name for name in below if not is_hidden(name)]
+        found += [Path(here, name) for name in names if not is_hidden(name)]
+    return sorted(path for path in found if path.is_file())
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def sha256(path: Path) -> str:

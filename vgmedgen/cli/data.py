@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vgmedgen.cli.shared import progress_of
+from vgmedgen.cli.shared import Root, progress_of
 from vgmedgen.cli.twins import twins
 
 app = typer.Typer(no_args_is_help=True, help="Look at a dataset before it trains.")
@@ -26,7 +26,7 @@ Grouping = Annotated[
 @app.command("check", epilog="example: vgmedgen data check busi /data/busi")
 def data_check(
     dataset: str,
-    root: Path,
+    root: Root,
     grouping: Grouping = None,
     identified: Identified = False,
 ) -> None:
@@ -50,7 +50,7 @@ def data_check(
 @app.command("caption", epilog="example: vgmedgen data caption busi /data/busi c.csv")
 def data_caption(
     dataset: str,
-    root: Path,
+    root: Root,
     out: Path,
     grouping: Grouping = None,
     identified: Identified = False,

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,12 +14,29 @@ import typer.core
 from rich.console import Console
 from rich.progress import Progress
 
-from vgmedgen.errors import ConfigError, VGMedGenError
+from vgmedgen.errors import ConfigError, StateError, VGMedGenError
 from vgmedgen.process import environment
 
+Root = Annotated[
+    Path,  # not asked by typer whether it can be read: the refusal would be another one
+    typer.Argument(help="the dataset's folder, or its csv", readable=False),
+]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="config overrides, such as model=small")
 ]
+
+
+_ANSWERS: dict[int, tuple[type[VGMedGenError], str]] = {
+    errno.ENAMETOOLONG: (ConfigError, "a name that long is no file's"),
+    errno.EACCES: (StateError, "permission denied; let this user read or write it"),
+    errno.EPERM: (StateError, "not permitted; let this user read or write it"),
+    errno.EROFS: (StateError, "its disk can only be read; choose another folder"),
+    errno.ENOSPC: (StateError, "the disk is full; free some space, then start again"),
+    errno.EDQUOT: (StateError, "the disk quota is used up; free some space"),
+    errno.EIO: (StateError, "its disk does not answer; have it looked at"),
+    errno.ESTALE: (StateError, "its network disk is gone; mount it again"),
+}
+"""What the system refuses, wherever it does: the kind of error, and what to do."""
 
 
 def run_cli(start: Callable[[], object], name: str) -> None:
@@ -38,11 +56,13 @@ def run_cli(start: Callable[[], object], name: str) -> None:
         print(one_line(f"{name}: {error} [{error.code}]"), file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.filename is None or error.errno not in _ANSWERS:
             raise
-        told = f"{str(error.filename)[:40]}...: a name that long is no file's"
-        print(one_line(f"{name}: {told} [{ConfigError.code}]"), file=sys.stderr)
-        raise SystemExit(ConfigError.exit_code) from None
+        kind, told = _ANSWERS[error.errno]
+        where = str(error.filename)
+        where = f"{where[:40]}..." if kind is ConfigError else where
+        print(one_line(f"{name}: {where}: {told} [{kind.code}]"), file=sys.stderr)
+        raise SystemExit(kind.exit_code) from None
 
 
 def one_line(text: str) -> str:

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from vgmedgen.cli.shared import progress_of
+from vgmedgen.cli.shared import Root, progress_of
 
 
 def twins(
     dataset: str,
-    root: Path,
+    root: Root,
     out: Annotated[Path, typer.Option(help="csv for grouping in site.yaml")],
     page: Annotated[
         Path | None, typer.Option(help="page of the pairs, for the site's own eyes")

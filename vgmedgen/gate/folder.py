@@ -32,16 +32,24 @@ def files_of(places: Sequence[Path]) -> list[Path]:
         Each file once, in the order of their paths within each place.
 
     Raises:
-        DataError: if a place is not there, or holds no image file.
+        DataError: if a place is not there, cannot be read, or holds no image file.
     """
     found: dict[Path, None] = {}
     for place in places:
-        if place.is_file():
-            found[place] = None
-            continue
-        below = [
-            path for path in visible_below(place) if path.suffix.lower() in FORMATS
-        ]
+        try:
+            if place.is_file():
+                found[place] = None
+                continue
+            below = [
+                path for path in visible_below(place) if path.suffix.lower() in FORMATS
+            ]
+        except PermissionError as error:
+            raise DataError(
+                f"{error.filename or place} cannot be read: permission denied; nothing "
+                "was compared: let this user read it"
+            ) from None
+        except (FileNotFoundError, NotADirectoryError):
+            below = []
         if not below:
             raise DataError(
                 f"{place} is neither an image file nor a folder with image files "

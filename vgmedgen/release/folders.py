@@ -15,9 +15,15 @@ _CANNOT = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path is there; one that no disk can hold is not."""
+    """Whether a path is there; one that no disk can hold is not.
+
+    Raises:
+        PermissionError: if that cannot be known.
+    """
     try:
         return path.exists()
+    except PermissionError:
+        raise
     except OSError:  # a name that is too long
         return False
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from vgmedgen.data import dicom, synthetic
 from vgmedgen.data.adapters import busi, given, ham10000, kvasir_seg, table
+from vgmedgen.data.adapters.folders import OPENED
 from vgmedgen.data.joining import joined, renamed
 from vgmedgen.data.records import Dataset, Record
 from vgmedgen.errors import DataError
@@ -56,24 +57,36 @@ def read(
 
     Raises:
         DataError: if the dataset is unknown, incomplete or malformed, a DICOM file is
-            synthetic or still names somebody, or a synthetic image was not cleared.
+            synthetic or still names somebody, a synthetic image was not cleared, or this
+            user may not read what it needs.
     """
     adapter = ADAPTERS.get(dataset.replace("_", "-"))
     if adapter is None:
         raise DataError(
             f"there is no adapter for '{dataset}'; there are: {', '.join(ADAPTERS)}"
         )
+    try:
+        found = _listed(dataset, adapter, root)
+        _check_dicom(found, identified=identified)
+        _check_cleared(found)
+        if grouping is not None:
+            found = given.grouped(found, grouping)
+        found = _twins_together(found)
+    except PermissionError as error:
+        raise DataError(
+            f"{dataset}: {error.filename or root} cannot be read: permission denied; "
+            f"{OPENED}"
+        ) from None
+    return found if captions is None else given.with_captions(found, captions)
+
+
+def _listed(dataset: str, adapter: Callable[[Path], Dataset], root: Path) -> Dataset:
     if not root.exists():
         raise DataError(f"{dataset}: {root} does not exist; check the path")
     found = adapter(root)
     if not found.records:
         raise DataError(f"{dataset}: {root} holds no image; check the path")
-    _check_dicom(found, identified=identified)
-    _check_cleared(found)
-    if grouping is not None:
-        found = given.grouped(found, grouping)
-    found = _twins_together(found)
-    return found if captions is None else given.with_captions(found, captions)
+    return found
 
 
 def _check_dicom(dataset: Dataset, *, identified: bool) -> None:

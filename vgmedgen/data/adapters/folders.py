@@ -11,13 +11,35 @@ from vgmedgen.data.tables import nfc
 from vgmedgen.errors import DataError
 from vgmedgen.files import visible
 
+OPENED = "let this user read it, or name the dataset's own folder"
 SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
 
 
 def own_folder(root: Path, holds: Callable[[Path], bool]) -> Path | None:
-    """`root`, or its first subfolder by name, for which `holds` is true."""
-    below = (path for path in visible(root) if path.is_dir())
-    return next((path for path in (root, *below) if holds(path)), None)
+    """`root`, or its first subfolder by name, for which `holds` is true.
+
+    A subfolder that this user may not look into is passed over.
+
+    Raises:
+        DataError: if none holds and one is closed, which may be the one that is meant.
+        PermissionError: if `root` itself is closed.
+    """
+    below = [path for path in visible(root) if path.is_dir()]
+    if holds(root):
+        return root
+    closed = None
+    for path in below:
+        try:
+            visible(
+                path
+            )  # a pattern finds nothing in a closed folder, and says nothing
+            if holds(path):
+                return path
+        except PermissionError:
+            closed = closed or path
+    if closed is not None:
+        raise DataError(f"{closed} cannot be read: permission denied; {OPENED}")
+    return None
 
 
 def pictures(folder: Path) -> list[Path]:
