@@ -154,7 +154,7 @@ def start(
 
 
 @app.command(
-    epilog="example: vgmedgen-server run --kits kits/ experiment=demo "
+    epilog="example: vgmedgen-server run --kits kits/ experiment=pilot "
     "federation.generate_rounds=4"
 )
 def run(

@@ -58,6 +58,7 @@ def page(kit: Kit, *, now: datetime | None = None) -> str:
             _wall(),
             _files(kit),
             kit_guide.start(with_key=kit.with_key),
+            kit_guide.cost(),
             kit_guide.daily(),
             kit_guide.trouble(kit.expiries),
             kit_guide.contacts(),

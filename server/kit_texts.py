@@ -6,6 +6,7 @@ from server.kits import CoordinatorConfig
 from vgmedgen.siteconfig import Policy
 
 LEAST_UNITS = 20  # below which a kit's policy lets nothing train
+EPSILON = 8.0  # that a kit's site.yaml lets a unit lose, over all runs
 
 _COORDINATOR = """\
 # Settings of this coordinator; every site was given the host, the port and the digest.
@@ -53,10 +54,13 @@ coordinator:
   key: node.key # stays here, readable by its owner alone
 
 # How much privacy a unit may lose, over all runs; the ledger refuses what does not fit.
+# As it comes, only runs with differential privacy are served. What that costs: a run needs
+# 64 units that train, by default, and learns far less: on public images about a fifth at
+# epsilon 8, a tenth at 3, of what it learnt without (vgmedgen/privacy/README.md).
+# To go without, which bounds nothing of what a run tells of a patient, set epsilon: 0 here
+# and dp: optional below; units that were trained on so can never be promised anything.
 privacy:
-  # 0: runs without differential privacy, and none with it. Above 0 (such as 8): only runs
-  # with it, and only as long as no unit would lose more than this.
-  epsilon: 0.0
+  epsilon: {budget:g} # no run whose units would lose more; 0: only runs without a bound
   delta: 1.0e-5 # at which epsilon is counted; far below 1 / units
 
 policy:
@@ -64,6 +68,7 @@ policy:
   # them has signed are installed (coordinator.pub).
   coordinators:
     - {coordinator}
+  dp: required # optional: also runs without differential privacy; refused: only those
   approval: required # a run waits for `vgmedgen-client approve RUN`; none: it does not
   min_units: {least} # nothing trains on fewer units
   min_heldout: 5 # no held-out loss leaves that was measured on fewer
@@ -74,7 +79,6 @@ policy:
   # stages: [align, generate] # what a round may train
   # dry_run: false # true: train, and show in dry-run/ what would leave; send nothing
   # metrics: true # false: no loss leaves (with differential privacy it never does)
-  # dp: optional # required | refused: runs without, or with, differential privacy
   # epsilon_per_run: {epsilon:g} # the most that one run may cost a unit
   # rounds_per_run: {rounds_per_run}
   # rounds_per_day: {rounds_per_day} # days of this machine's clock
@@ -124,6 +128,7 @@ def site_yaml(site: str, config: CoordinatorConfig, coordinator: str) -> str:
         address=_quoted(address(config)),
         coordinator=_quoted(coordinator),
         least=LEAST_UNITS,
+        budget=EPSILON,
         epsilon=open_to_all.epsilon_per_run,
         rounds_per_run=open_to_all.rounds_per_run,
         rounds_per_day=open_to_all.rounds_per_day,

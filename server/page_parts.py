@@ -27,7 +27,7 @@ def parts(status: Status) -> Iterator[Html]:
             "runs",
             "Runs",
             tag("p", "No run yet. Start one with"),
-            tag("p", tag("code", "vgmedgen-server run --kits kits/ experiment=demo")),
+            tag("p", tag("code", "vgmedgen-server run --kits kits/ experiment=pilot")),
         )
 
 

@@ -59,7 +59,7 @@ def render(status: Status) -> RenderableType:
     if not status.runs:
         parts += [
             Text(),
-            Text("no run yet: vgmedgen-server run experiment=demo", "dim"),
+            Text("no run yet: vgmedgen-server run experiment=pilot", "dim"),
         ]
     return Group(*parts)
 

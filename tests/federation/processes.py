@@ -167,7 +167,9 @@ class Deployment:
             name,
             base=str(bundle.folder),
             sources=old.sources,
+            privacy={"epsilon": 0},  # most of what is tested trains without DP
             policy={
+                "dp": "optional",
                 "approval": "none",
                 "min_units": 1,
                 "min_heldout": 1,

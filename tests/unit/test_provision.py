@@ -3,16 +3,24 @@
 import re
 import shutil
 import stat
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+from client import policy
+from client.policy import History
+from client.request import Request
 from server import provision as module
 from server.kits import CoordinatorConfig, Kits
 from tests.provisioned import SITES, contents, days_until, made, seal_base
 from vgmedgen.base import seal
-from vgmedgen.errors import BaseError, ConfigError, StateError
+from vgmedgen.configfile import load_run
+from vgmedgen.errors import BaseError, ConfigError, PolicyError, StateError
+from vgmedgen.exchange.wire import Kind
+from vgmedgen.privacy.accountant import spent
+from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.siteconfig import Policy, SitePrivacy, load_config
 from vgmedgen.trust import certificates, nodekeys
 from vgmedgen.trust.journal import Journal
@@ -129,12 +137,13 @@ def test_a_filled_in_site_yaml_is_valid_and_careful(kits, base):
     assert config.coordinator.key == "node.key"
     assert config.policy == Policy(
         coordinators=[kits.signing_key().public],
+        dp="required",
         approval="required",
         min_units=20,
         min_heldout=5,
         min_batch=8,
     )
-    assert config.privacy == SitePrivacy()
+    assert config.privacy == SitePrivacy(epsilon=8.0)
 
 
 def test_a_site_yaml_that_was_not_filled_in_is_refused_in_one_line(kits):
@@ -148,9 +157,9 @@ def test_every_limit_that_is_a_comment_says_what_holds_without_it(kits, base):
     filled_in(path, base)
     before = load_config(path)
     text = path.read_text()
-    policy = text.index("# Further limits")
-    told = re.sub(r"(?m)^  # (\w+: )", r"  \1", text[policy:])
-    path.write_text(text[:policy] + told)
+    further = text.index("# Further limits")
+    told = re.sub(r"(?m)^  # (\w+: )", r"  \1", text[further:])
+    path.write_text(text[:further] + told)
     assert load_config(path) == before
     named = set(OmegaConf.load(path).policy)
     assert named == set(Policy.__dataclass_fields__)
@@ -316,3 +325,43 @@ def test_a_crash_before_registering_is_made_good_by_the_same_command(base):
 def test_a_site_with_its_own_key_gets_none_from_here(kits, base):
     with pytest.raises(ConfigError, match="without a key"):
         made(base, "hospital-a", make_keys=True)
+
+
+@pytest.mark.parametrize("name", ["demo", "pilot"])
+def test_a_kit_as_it_comes_serves_only_runs_that_bound_what_they_tell(kits, base, name):
+    path = kits.folder / "hospital-a" / "site.yaml"
+    filled_in(path, base)
+    config, plan = load_config(path), load_run([f"experiment={name}"]).plan
+    asked = Request(
+        kind=Kind.HELLO, words={"run": "r-1", "exchange": "e" * 64}, plan=plan
+    )
+
+    def check(site=config):
+        now, history = datetime(2026, 11, 21, 12, 0, tzinfo=UTC), History(units=96)
+        policy.check(site.policy, site.privacy, asked, history, now)
+
+    if name == "demo":
+        with pytest.raises(PolicyError, match=r"policy\.dp in site\.yaml is required"):
+            check()
+        # the hospital may go without, in two places that say so
+        text = path.read_text().replace("epsilon: 8", "epsilon: 0")
+        path.write_text(text.replace("dp: required", "dp: optional"))
+        assert load_config(path).privacy.epsilon == 0
+        check(load_config(path))
+    else:
+        check()
+        whole = PrivacyPlan.of(plan).whole()
+        assert plan.privacy.epsilon < config.privacy.epsilon
+        twice = spent([*whole, *whole], config.privacy.delta).epsilon
+        assert twice <= config.privacy.epsilon  # a second such run fits as well
+
+
+def test_a_kit_says_what_its_privacy_costs(kits):
+    folder = kits.folder / "hospital-a"
+    page = (folder / "README.html").read_text(encoding="utf-8")
+    text = (folder / "site.yaml").read_text(encoding="utf-8")
+    for told in (page, text):
+        assert "epsilon 8" in told
+        assert "about a fifth" in told
+        assert "64" in told
+        assert "dp: optional" in told
