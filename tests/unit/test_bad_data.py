@@ -233,7 +233,7 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
 
 def test_a_mask_of_another_size_is_named_with_both_sizes(tmp_path: Path) -> None:
     paint(tmp_path / "a.png")
-    paint(tmp_path / "m.png", width=20)
+    Image.new("L", (20, 12)).save(tmp_path / "m.png")
     with pytest.raises(DataError, match=r"m\.png is 20x12 pixels.* a\.png is 16x12"):
         images.load(record(tmp_path / "a.png", tmp_path / "m.png"), 16)
 

@@ -1,9 +1,9 @@
 """DICOM as training input: its pixels, and whether its header still names somebody.
 
 Only single images are read: 8 or 16 bit greys through their Modality LUT and first VOI
-window, RGB, YBR and palettes. What is unusual is refused by name. A header is hostile
-until it has been checked: sizes are compared before anything is allocated, and whatever
-a parser or decoder stumbles over ends as one DataError.
+LUT or window, RGB, YBR and palettes. What is unusual is refused by name. A header is
+hostile until it has been checked: sizes are compared before anything is allocated, and
+whatever a parser or decoder stumbles over ends as one DataError.
 """
 
 import hashlib
@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydicom import dcmread
 from pydicom.config import disable_value_validation
 from pydicom.dataelem import RawDataElement
@@ -26,19 +26,22 @@ from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 
 from vgmedgen.data import dicom_frame, dicom_screen, identifiers
+from vgmedgen.data.pixels import MOST_BYTES, lesion
+from vgmedgen.data.pixels.opening import check_file
 from vgmedgen.errors import DataError
 
 SUFFIXES = (".dcm", ".dicom")
 _LONG = 1 << 16  # bytes of a value that is left on disk while a header is looked at
-MOST_BYTES = 1 << 29  # of one file: 64 million pixels of 16 bit RGB, and a header
 
 _MAGIC = (128, b"DICM")  # where the word stands
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _ENDLESS = 0xFFFFFFFF  # length of an element that ends by a mark
 _END = b"\xfe\xff\xdd\xe0"  # the mark, and then zeros
 _PIXELS = 0x7FE00010
-_HALF = 128  # a grey from here up is lesion
-_PLANE = 2  # axes of an image of one sample
+_LOSSY = (  # transfer syntaxes: JPEG, near-lossless JPEG-LS, JPEG 2000, HTJ2K
+    *("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.81"),
+    *("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.203"),
+)
 
 # its log quotes values, as its warnings do; nothing of it is passed on
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
@@ -67,6 +70,7 @@ def is_dicom(path: Path) -> bool:
     """
     if path.suffix.lower() in SUFFIXES:
         return True
+    check_file(path)
     try:
         with path.open("rb") as stream:
             return stream.read(132)[_MAGIC[0] :] == _MAGIC[1]
@@ -120,7 +124,8 @@ def read_pixels(path: Path) -> NDArray[np.uint8]:
     """One image as a screen would show it.
 
     Greys go through the Modality LUT or rescale and the first VOI LUT or window; without
-    a window the range of the stored bits becomes 0 to 255.
+    a window the range of the stored bits becomes 0 to 255, or where the header leaves
+    all 16 bits open the range of the smallest usual depth that holds the values.
 
     Returns:
         Pixels (H, W, 3) of 8 bits, RGB.
@@ -134,24 +139,55 @@ def read_pixels(path: Path) -> NDArray[np.uint8]:
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """One mask: labels 0 and 1 as they are stored, or else the brighter half.
+    """One mask: what is not background, as `vgmedgen.data.pixels.lesion` decides.
+
+    Greys count as they are stored, whatever window would show them; in MONOCHROME1, which
+    is shown inverted, 0 is the brightest.
 
     Returns:
         (H, W).
 
     Raises:
-        DataError: as `read_pixels`.
+        DataError: as `read_pixels`, and if it holds several labels.
     """
     with _guarded(path):
         data = _parse(path, pixels=True)
         stored = dicom_frame.decode(path, data)
+        lossy = _is_lossy(data)
         kind = str(data.PhotometricInterpretation)
-        labels = stored.min() >= 0 and stored.max(initial=0) <= 1
-        if kind in dicom_frame.GREY and stored.ndim == _PLANE and labels:
-            lesion: NDArray[np.bool_] = stored == (0 if kind == "MONOCHROME1" else 1)
-            return lesion
-        grey = Image.fromarray(dicom_screen.shown(path, data, stored)).convert("L")
-        return np.asarray(grey, dtype=np.uint8) >= _HALF
+        tables = data.get("ModalityLUTSequence") or data.get("VOILUTSequence")
+        turned = float(data.get("RescaleSlope") or 1) < 0
+        if kind not in dicom_frame.GREY or tables or turned:
+            colours = dicom_screen.shown(path, data, stored)
+            return lesion.of_colours(path, colours, lossy=lossy)
+        if data.get("PixelRepresentation") and stored.min() < 0:
+            raise DataError(
+                f"mask {path} holds negative numbers; export it as 0 for background and "
+                "255 for lesion"
+            )
+        numbers = dicom_screen.patterns(data, stored)
+        if kind == "MONOCHROME1":
+            return _inverted(path, numbers, int(data.BitsStored), lossy=lossy)
+        return lesion.of_grey(path, numbers, lossy=lossy)
+
+
+def _inverted(
+    path: Path, numbers: NDArray[Any], bits: int, *, lossy: bool
+) -> NDArray[np.bool_]:
+    """The lesion of a mask whose 0 is white, which may be meant as a label or as light."""
+    levels = np.unique(numbers)
+    if len(levels) == 1:
+        raise DataError(
+            f"mask {path} is MONOCHROME1 and the same everywhere, so that all or nothing "
+            "may be lesion; export it as MONOCHROME2"
+        )
+    top = levels[-1] if len(levels) == 2 else (1 << bits) - 1  # noqa: PLR2004 - labels
+    return lesion.of_grey(path, top - numbers, lossy=lossy)
+
+
+def _is_lossy(data: Dataset) -> bool:
+    told = str(data.get("LossyImageCompression") or "")
+    return told == "01" or data.file_meta.TransferSyntaxUID in _LOSSY
 
 
 @contextmanager

@@ -11,9 +11,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 
+from vgmedgen.data.pixels import MOST_PIXELS
 from vgmedgen.errors import DataError
 
-MOST_PIXELS = 64_000_000  # of one image, about 8000 x 8000
 GREY = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 PALETTE = "PALETTE COLOR"

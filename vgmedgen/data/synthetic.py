@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from vgmedgen.data.pixels.opening import opened
+from vgmedgen.errors import DataError
 
 KEY = "vgmedgen"
 """Text chunk of a PNG that tells where it comes from; a JPEG has its comment."""
@@ -25,10 +26,10 @@ def is_uncleared(path: Path) -> bool:
     reads its pixels.
     """
     try:
-        with Image.open(path) as opened:
-            told: dict[Any, Any] = dict(opened.info)
-            described = str(opened.getexif().get(_DESCRIPTION, ""))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        with opened(path, whole=False) as image:
+            told: dict[Any, Any] = dict(image.info)
+            described = str(image.getexif().get(_DESCRIPTION, ""))
+    except DataError:
         return False
     if NOT_CLEARED in described:
         return True

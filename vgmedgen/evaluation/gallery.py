@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from vgmedgen.data import images
+from vgmedgen.errors import DataError
 from vgmedgen.evaluation.findings import Report, sites_of
 from vgmedgen.evaluation.gating import passed
 from vgmedgen.evaluation.markup import Html, join, note, section, tag
@@ -24,10 +26,9 @@ def inline(path: Path, *, synthetic: bool) -> tuple[str, str]:
     Large images are scaled down; a synthetic one says so in its PNG text.
 
     Raises:
-        OSError: if the file is missing or holds no readable image.
+        DataError: if the file is missing or holds no readable image.
     """
-    with Image.open(path) as opened:
-        picture = opened.convert("RGB")
+    picture = Image.fromarray(images.read(path))
     found = f"{picture.width} \N{MULTIPLICATION SIGN} {picture.height}"
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     told = PngInfo()
@@ -48,11 +49,11 @@ def gallery(report: Report, folder: Path) -> Html:
         report: its `images` name files, relative ones below `folder`.
         folder: of the report.
     """
-    images = report.get("images") or {}
+    pairs_of = report.get("images") or {}
     sizes: set[str] = set()
     blocks: list[Html] = []
     for site in sites_of(report):
-        pairs = [_pair(entry, folder, sizes) for entry in images.get(site) or ()]
+        pairs = [_pair(entry, folder, sizes) for entry in pairs_of.get(site) or ()]
         if pairs:
             blocks += [tag("h3", site), tag("div", *pairs, class_="pairs")]
     if not blocks:
@@ -107,7 +108,7 @@ def _frame(
         return tag("div", badge, content, class_=f"frame {kind}")
     try:
         source, found = inline(folder / name, synthetic=synthetic)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+    except DataError:
         # A finished run is not thrown away for one file: the hole is shown instead.
         content = tag("span", "image could not be read", class_="empty")
     else:

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from vgmedgen.data import dicom
+from vgmedgen.data import images
 from vgmedgen.errors import ConfigError, DataError, StateError
 from vgmedgen.files import is_system
 from vgmedgen.gate import page
@@ -152,22 +150,15 @@ def confirmed(
     try:
         if read_back(out / image) != told:
             return False
-        pictures = [_pixels(out / name) for name in shown]
+        pictures = [images.read(out / name) for name in shown]
         found = gate.judge(np.stack(pictures))
-    except (ConfigError, DataError, OSError, SyntaxError, ValueError):
+    except (ConfigError, DataError, OSError, ValueError):
         return False
     return all(
         verdict.cleared
         and (name.endswith(".jpg") or _agree(verdict, recorded))  # a JPEG is a likeness
         for name, verdict in zip(shown, found, strict=True)
     )
-
-
-def _pixels(path: Path) -> NDArray[np.uint8]:
-    if path.suffix == SUFFIX:
-        return dicom.read_pixels(path)
-    with Image.open(path) as opened:
-        return np.asarray(opened.convert("RGB"))
 
 
 def _agree(one: Verdict, other: Verdict) -> bool:

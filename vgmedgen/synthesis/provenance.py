@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from vgmedgen import __version__
+from vgmedgen.data.pixels.opening import opened
 from vgmedgen.data.synthetic import KEY, NOT_CLEARED
 from vgmedgen.errors import DataError
 from vgmedgen.synthesis.asked import Ask, Origin
@@ -111,11 +112,11 @@ def read_back(path: Path) -> Facts:
         DataError: if the file is no image, or tells no such thing.
     """
     try:
-        with Image.open(path) as opened:
-            opened.load()
-            text = opened.info.get(KEY) or opened.info.get("comment") or ""
+        with opened(path) as image:
+            image.load()
+            text = image.info.get(KEY) or image.info.get("comment") or ""
         told = json.loads(text)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (DataError, ValueError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path} does not say where it comes from ({type(error).__name__}); it is "
             "no image of `vgmedgen synthesize`, or lost its metadata on the way"

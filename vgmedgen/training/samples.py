@@ -18,6 +18,7 @@ from vgmedgen.data import images
 from vgmedgen.data.attributes import measure, words
 from vgmedgen.data.cache import Cache
 from vgmedgen.data.captions import caption
+from vgmedgen.data.pixels import READING
 from vgmedgen.data.records import Dataset, Record
 from vgmedgen.dit.codec import Codec
 from vgmedgen.text.encoder import TextEncoder
@@ -155,6 +156,7 @@ def _fill(
 def _key(record: Record, modality: str) -> str:
     """Digest of everything that a prepared sample depends on besides the base."""
     told = [
+        READING,  # a picture that was read by other rules is read again
         modality,
         record.label,
         record.caption or "",

@@ -46,7 +46,7 @@ def _profiled(path: Path, pixels: Image.Image, content: bytes) -> Image.Image:
         if space == _SPACES[pixels.mode]:
             if _USUAL in name:
                 return pixels
-            plain = ImageCms.createProfile(_USUAL)
+            plain = ImageCms.createProfile("sRGB")
             shown = ImageCms.profileToProfile(pixels, told, plain, outputMode="RGB")
             if shown is not None:
                 return shown

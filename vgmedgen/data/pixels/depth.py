@@ -39,7 +39,7 @@ def of(path: Path, values: NDArray[Any]) -> int:
             f"which of them are black and white is not said: {_REMEDY}"
         )
     bits = smallest(high)
-    if 0 < high and bits < USUAL[-1] and not np.any(values % _BYTE_IN_WORD):
+    if high > 0 and bits < USUAL[-1] and not np.any(values % _BYTE_IN_WORD):
         bits = USUAL[-1]
     refuse_flat(path, low, high, float(1 << bits))
     return bits
@@ -80,7 +80,9 @@ def eight_bit(
         if bits is None:
             bits = of(path, values)
         else:
-            refuse_flat(path, float(values.min()), float(values.max()), float(1 << bits))
+            refuse_flat(
+                path, float(values.min()), float(values.max()), float(1 << bits)
+            )
         wide: NDArray[Any] = values >> (bits - 8)
         return wide.astype(np.uint8)
     if not np.isfinite(values).all():
@@ -88,7 +90,7 @@ def eight_bit(
             f"{path} holds greys that are no finite numbers; {_REMEDY}, without gaps"
         )
     low, high = float(values.min()), float(values.max())
-    if 0 <= low and 0 < high <= 1:
+    if low >= 0 and 0 < high <= 1:
         refuse_flat(path, low, high, 1.0)
         span = 1.0
     else:

@@ -18,10 +18,15 @@ from vgmedgen.errors import DataError
 
 HALF = 128  # of 255: a soft edge belongs to the lesion from here up
 FAINT = 64  # a mask of more than two values ends higher, or these are labels
-_NEAR = 8  # values within 1/8 of the range of black or white count as such
+# shares of the range: within the first a value is near black or white, beyond the others
+# it is so only near an edge (a flat block of a JPEG is off by a little)
+_EXACT = (1 / 8, 0.0, 2.5 / 255)
+_COMPRESSED = (1 / 4, 16.5 / 255, 16.5 / 255)
 _NOMINAL = 0.75  # of the full range; from here up that range is meant
+_SETTLED = 0.75  # share of the pixels that are at least black or white
 _EDGE = 4  # pixels from either side within which a soft edge lies, and 1 per _SIDE
 _SIDE = 200
+_MANY = 16  # values from which a file was compressed once, whatever it is now
 _RINGING = 16  # pixels around an edge that compression leaves noise in
 _FEW = 4  # values up to which an edge must be one pixel wide, for they may be labels
 _SPECKS = 0.01  # of the lesion: compressed specks that never get bright
@@ -29,6 +34,7 @@ _CHROMA = 24  # by which compressed greys differ between channels
 _OTHER_COLOUR = 96  # distance in a channel from which a compressed colour is another
 _STRAYS = 0.02  # share of such pixels at edges
 _OPAQUE = 255
+_ROUNDED = 2  # of 255: by which the parts of a soft colour may be off
 _NAMED = 6  # values that a refusal names
 
 Values = NDArray[Any]
@@ -68,7 +74,9 @@ def _of_clear(path: Path, raster: Raster) -> Lesion:
     assert alpha is not None  # noqa: S101 - for the type checker
     seen = alpha >= HALF
     shape = of_grey(path, alpha, lossy=raster.lossy)
-    values = raster.values if raster.values.ndim > alpha.ndim else raster.values[..., None]
+    values = (
+        raster.values if raster.values.ndim > alpha.ndim else raster.values[..., None]
+    )
     shown = np.unique(values[seen].reshape(-1, values.shape[-1]), axis=0)
     if len(shown) <= 1:  # one colour: the outline is all that there is
         return shape
@@ -108,9 +116,9 @@ def of_colours(path: Path, values: Values, *, lossy: bool) -> Lesion:
         lesion: Lesion = packed != 0
         return lesion
     strong = bright == bright.max()
-    peak = values.reshape(-1, values.shape[-1])[np.flatnonzero(strong)[0]]
+    peak = values[strong][0].astype(np.float64)
     expected = bright[..., None] * (peak / peak.max())
-    if np.abs(values - expected).max() > 2 * peak.max() / 255 + 1:
+    if np.abs(values - expected).max() > _ROUNDED * max(1.0, peak.max() / _OPAQUE):
         raise _colourful(path, f"{len(counts)} colours")
     return of_grey(path, bright, lossy=False)
 
@@ -138,7 +146,8 @@ def of_grey(path: Path, values: Values, *, lossy: bool) -> Lesion:
             top = full
     fraction = values / top
     labels = values.dtype.kind != "f" and high < FAINT
-    if labels or len(levels) == 2 or not _is_edge(fraction, levels / top, lossy=lossy):  # noqa: PLR2004
+    two = len(levels) == 2 and not lossy  # noqa: PLR2004 - none of them is 0
+    if labels or two or not _is_edge(fraction, levels, lossy=lossy):
         raise _labelled(path, levels)
     return np.asarray(fraction * 255 >= HALF - 0.5)
 
@@ -151,19 +160,19 @@ def _is_edge(fraction: Values, levels: Values, *, lossy: bool) -> bool:
         levels: which values there are.
         lossy: whether noise may stand anywhere.
     """
-    black, white = fraction <= 1 / _NEAR, fraction >= 1 - 1 / _NEAR
-    few = not lossy and len(levels) <= _FEW
-    reach = 1 if few else _EDGE + max(fraction.shape) // _SIDE
-    lost = ~(black | white) & ~(_grown(black, reach) & _grown(white, reach))
-    if lost.sum() > (_SPECKS * white.sum() if lossy else 0):
+    lossy = lossy or len(levels) > _MANY
+    near, black_noise, white_noise = _COMPRESSED if lossy else _EXACT
+    black, white = fraction <= near, fraction >= 1 - near
+    if not white.any() or (black | white).mean() < _SETTLED:
         return False
-    if not white.any() or lossy:
-        return bool(white.any())
-    around = 1 if few else _RINGING
-    least = 2.5 / 255  # a flat white block may be off by so much
-    stray = black & (fraction > 0) & ~_grown(white, around)
-    stray |= white & (fraction < 1 - least) & ~_grown(black, around)
-    return not stray.any()
+    few = not lossy and len(levels) <= _FEW
+    reach, around = _EDGE + max(fraction.shape) // _SIDE, _RINGING
+    if few:
+        reach = around = 1
+    lost = ~(black | white) & ~(_grown(black, reach) & _grown(white, reach))
+    lost |= black & (fraction > black_noise) & ~_grown(white, around)
+    lost |= white & (fraction < 1 - white_noise) & ~_grown(black, around)
+    return bool(lost.sum() <= (_SPECKS * white.sum() if lossy else 0))
 
 
 def _grown(where: Lesion, by: int) -> Lesion:

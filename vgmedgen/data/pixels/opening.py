@@ -4,6 +4,7 @@ The header is checked before anything is decoded: kind of file, size, number of 
 and for PNG the checksum of every chunk, since a decoder passes over a wrong one.
 """
 
+import io
 import re
 import struct
 import warnings
@@ -25,8 +26,7 @@ TURNS = 8
 _MOST_SCANS = 100  # of a JPEG; progressive ones have about ten
 _TILE = (322, 323)  # width and height of a TIFF's tile
 _MORE_IMAGES = 0xB002  # in a JPEG's multi-picture index: what each picture is
-# a preview, or what a camera adds for bright screens, beside the picture itself
-_BESIDE = ("Large Thumbnail", "Undefined", "Baseline MP Primary Image")
+_STYLE, _WAVELET = b"\xff\x52", 13  # of JPEG 2000 (A.6.1); 0 is the lossy wavelet
 _PNG = b"\x89PNG\r\n\x1a\n"
 _CHUNK = struct.Struct(">L4s")
 
@@ -53,10 +53,14 @@ def check_file(path: Path) -> None:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path, *, whole: bool = True) -> Iterator[Image.Image]:
     """The image of a file whose header is sound; its pixels are not decoded yet.
 
     Whatever a decoder stumbles over, here or within the block, ends as one line.
+
+    Args:
+        path: the file.
+        whole: whether all of it is looked at; without, its pixels must not be used.
 
     Raises:
         DataError: if the file is not one image of a kind that is read.
@@ -65,8 +69,13 @@ def opened(path: Path) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             check_file(path)
-            _check_content(path)
-            with Image.open(path, formats=FORMATS) as image:
+            source: Path | io.BytesIO = path
+            if whole:
+                # from memory, since Pillow misreads a turned TIFF that it maps from disk
+                content = path.read_bytes()
+                _check_content(path, content)
+                source = io.BytesIO(content)
+            with Image.open(source, formats=FORMATS) as image:
                 _check(path, image)
                 yield image
     except DataError:
@@ -92,6 +101,8 @@ def orientation(path: Path, image: Image.Image) -> int:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         told = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+        if isinstance(whole := image.info.get("exif"), bytes):
+            Image.Exif().load(whole)  # once more, for what opening has passed over
     broken = any("orrupt" in str(one.message) for one in said)
     known = isinstance(told, int) and 0 <= told <= TURNS
     if broken or not known:
@@ -111,8 +122,10 @@ def is_lossy(path: Path, image: Image.Image) -> bool:
     if image.format == "WEBP":
         with path.open("rb") as stream:
             return b"VP8 " in stream.read(1 << 16)
-    # JPEG 2000 does not say it where it is cheap to look
-    return image.format == "JPEG2000"
+    if image.format == "JPEG2000":
+        content = path.read_bytes()
+        return content[content.index(_STYLE) + _WAVELET] == 0
+    return False
 
 
 def _check(path: Path, image: Image.Image) -> None:
@@ -130,7 +143,9 @@ def _check(path: Path, image: Image.Image) -> None:
             f"{path} holds more than one picture (pages or frames), and one is expected; "
             "export each as a file of its own"
         )
-    if any(one.codec_name in ("ppm", "ppm_plain") for one in getattr(image, "tile", ())):
+    if any(
+        one.codec_name in ("ppm", "ppm_plain") for one in getattr(image, "tile", ())
+    ):
         raise DataError(
             f"{path} is a PPM or PGM as text or of an unusual range, which is not read; "
             "save it as PNG"
@@ -139,14 +154,19 @@ def _check(path: Path, image: Image.Image) -> None:
 
 def _several(image: Image.Image) -> bool:
     if isinstance(image, MpoImageFile):
-        told = image.mpinfo or {}
-        kinds = [one["Attribute"]["MPType"] for one in told.get(_MORE_IMAGES, ())]
-        return not all(kind.startswith(_BESIDE) for kind in kinds)
+        # a preview, or what a phone adds for bright screens, is no picture of its own
+        others = (image.mpinfo or {}).get(_MORE_IMAGES, ())[1:]
+        width, several = image.width, False
+        for number, other in enumerate(others, start=1):
+            image.seek(number)
+            preview = other["Attribute"]["MPType"].startswith("Large Thumbnail")
+            several |= not (preview or image.width * 2 <= width)
+        image.seek(0)
+        return several
     return bool(getattr(image, "is_animated", False))
 
 
-def _check_content(path: Path) -> None:
-    content = path.read_bytes()
+def _check_content(path: Path, content: bytes) -> None:
     if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > _MOST_SCANS:
         raise DataError(
             f"{path} is a JPEG of more than {_MOST_SCANS} scans, as no camera writes; "
@@ -169,5 +189,7 @@ def _check_content(path: Path) -> None:
 def _cause(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return f"none of {', '.join(FORMATS)}"
-    told = re.sub(r"[^ -~]+", " ", str(error))[:80] if isinstance(error, OSError) else ""
+    told = (
+        re.sub(r"[^ -~]+", " ", str(error))[:80] if isinstance(error, OSError) else ""
+    )
     return f"{type(error).__name__}: {told}" if told else type(error).__name__

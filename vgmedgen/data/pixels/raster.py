@@ -62,9 +62,9 @@ def read(path: Path, *, profile: bool) -> Raster:
     """
     with opened(path) as image:
         bits = words.check(path, image)
-        turn = _UPRIGHT[orientation(path, image)]
-        lossy = is_lossy(path, image)
         wide = words.colours(path, image)
+        turn = _UPRIGHT[orientation(path, image)]  # which may decode a PNG
+        lossy = is_lossy(path, image)
         image.load()
         if isinstance(image, TiffImageFile):  # its loader has turned it
             turn = _UPRIGHT[1]
@@ -108,8 +108,10 @@ def _stored(
     if mode in ("P", "RGB", "RGBX", "CMYK", "LAB", "YCbCr"):
         rgb = colours.to_rgb(path, image, image, profile=profile)
         return rgb, _key(image, np.asarray(image))
-    raise DataError(f"{path} is an image of the kind {mode}, which is not read; save it "
-                    "as PNG in grey or RGB")
+    raise DataError(
+        f"{path} is an image of the kind {mode}, which is not read; save it "
+        "as PNG in grey or RGB"
+    )
 
 
 def _key(image: Image.Image, values: Values) -> Values | None:
@@ -118,6 +120,6 @@ def _key(image: Image.Image, values: Values) -> Values | None:
     if key is None or isinstance(key, bytes) or image.mode == "P":
         return None
     hidden = values == np.asarray(key)
-    if values.ndim > np.ndim(image.size):
+    if values.ndim > 2:  # noqa: PLR2004 - rows and columns
         hidden = hidden.all(-1)
     return np.where(hidden, 0, _OPAQUE).astype(np.uint8)

@@ -67,7 +67,7 @@ def _decoded(path: Path, raw: str, other: str) -> NDArray[np.uint8]:
         tiles = []
         for tile in image.tile:
             told = tile.args
-            changed = other if isinstance(told, str) else (other, *told[1:])
+            changed = (other, *told[1:]) if isinstance(told, tuple) else other
             tiles.append(tile._replace(args=changed))
         image.tile = tiles
         return np.asarray(image)
@@ -101,4 +101,4 @@ def _check_jpeg_2000(path: Path) -> int | None:
             f"{path} is a JPEG 2000 of {count} components of {bits} bits, signed or of "
             "colours that are not read; save it as PNG of 8 bits"
         )
-    return bits if bits > _BYTE else None
+    return bits if _BYTE < bits < _WORD else None
