@@ -1,9 +1,9 @@
 """What a site has worked on, so that nothing is asked of it twice in two ways.
 
 A run moves forward only: an order for a round that the site has left behind, another
-order for one that it has begun, or training after the release, is refused. Without
-this a hostile server could have the same patients trained on again and again, each time
-from weights of its choice, and compare the answers.
+order for one that it has begun, the loss of a round that it did not train, or training
+after the release, is refused. Without this a hostile server could have the same patients
+trained on again and again, each time from weights of its choice, and compare the answers.
 
 ```text
 turns/<run>.json  {"run": …, "days": {"1": "2026-11-21", …},
@@ -144,6 +144,12 @@ def _judged(request: Request, orders: dict[str, Any]) -> bool:
         raise ReplayError(
             f"run {run} asks to {kind} in round {request.number}, but this site has "
             f"begun round {furthest}; a run only goes forward"
+        )
+    trained = int(orders.get(_NAMES[Kind.TRAIN], {"round": 0})["round"])
+    if request.kind is Kind.EVALUATE and trained != request.number:
+        raise ReplayError(
+            f"run {run} asks for the held-out loss of round {request.number}, in which "
+            "this site has trained nothing; a loss is told after the round's training only"
         )
     before = orders.get(kind)
     if before is None or int(before["round"]) != request.number:

@@ -4,6 +4,7 @@ Frozen dataclasses that check their ranges; units stand in the comment behind a 
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 
 from vgmedgen.errors import ConfigError
@@ -18,6 +19,19 @@ LEAST_EPSILON = 0.05
 MOST_EPSILON = 100.0  # beyond it no claim is worth the name
 MOST_DELTA = 1e-2
 MERGES = ("average", "alternate", "freeze_a", "svd", "median", "trimmed_mean")
+
+
+def replace_one(epsilon: float, delta: float) -> str:
+    """What (epsilon, delta) for a record zeroed out is worth against replace-one, in words.
+
+    One record put in the place of another is two steps of zeroing out. Source: group
+    privacy, Vadhan 2017, "The complexity of differential privacy", lemma 2.2, for two.
+    """
+    worse = min(1.0, (1 + math.exp(epsilon)) * delta)
+    return (
+        "against telling two records apart (replace-one adjacency) it is worth half: "
+        f"epsilon {2 * epsilon:g}, delta {worse:.2g}"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -191,6 +191,14 @@ def test_an_old_round_is_not_played_again(launch):
     assert len(hospital.site.orders) == 3
 
 
+def test_no_loss_is_told_of_a_round_that_was_not_trained(launch):
+    hospital = Hospital()
+    hospital.refuses(asking(launch, Kind.EVALUATE, 1), "VG45")
+    hospital.answered(asking(launch, Kind.TRAIN, 1))
+    hospital.refuses(asking(launch, Kind.EVALUATE, 2), "VG45")
+    hospital.answered(asking(launch, Kind.EVALUATE, 1))
+
+
 def test_a_round_is_not_answered_to_two_orders(launch):
     hospital = Hospital()
     first = hospital.answered(asking(launch, Kind.TRAIN, 2))

@@ -1,11 +1,18 @@
 """The plan of a run: noise for every training under one claim, fixed beforehand."""
 
 import dataclasses
+import re
 
 import pytest
 
 from vgmedgen.errors import ConfigError
-from vgmedgen.plan import AlignConfig, GenerateConfig, Plan, PrivacyConfig
+from vgmedgen.plan import (
+    AlignConfig,
+    GenerateConfig,
+    Plan,
+    PrivacyConfig,
+    replace_one,
+)
 from vgmedgen.privacy.accountant import spent
 from vgmedgen.privacy.plan import PrivacyPlan, calibrate
 
@@ -107,3 +114,23 @@ def test_the_noise_is_the_smallest_that_keeps_the_claim():
     for factor, kept in ((1.0, True), (0.998, False)):
         made = Mechanism(noise=factor * noise, rate=0.25, steps=40)
         assert (spent([made], 1e-5).epsilon <= 3.0) == kept
+
+
+def test_replace_one_is_told_as_what_an_accountant_of_another_house_allows():
+    from dp_accounting import (
+        GaussianDpEvent,
+        NeighboringRelation,
+        PoissonSampledDpEvent,
+    )
+    from dp_accounting.pld import PLDAccountant
+
+    epsilon, delta, rate, steps = 3.0, 1e-5, 0.25, 40
+    noise = calibrate(epsilon=epsilon, delta=delta, rate=rate, steps=steps)
+    accountant = PLDAccountant(NeighboringRelation.REPLACE_ONE)
+    accountant.compose(PoissonSampledDpEvent(rate, GaussianDpEvent(noise)), steps)
+    words = replace_one(epsilon, delta)
+    stated, worse = (float(word) for word in re.findall(r"\d[\d.e-]*\d|\d", words))
+    assert stated == 2 * epsilon
+    assert accountant.get_epsilon(worse) <= stated
+    # and it is no formality: the printed epsilon itself does not hold there
+    assert accountant.get_epsilon(delta) > 1.2 * epsilon

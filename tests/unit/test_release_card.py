@@ -63,6 +63,7 @@ def test_the_card_of_a_private_release_says_what_epsilon_does_not_cover(
     for said in (
         "epsilon at most 6, image-level (a patient",
         "against anybody who",
+        "(replace-one adjacency) it is worth half: epsilon 12, delta 0.004",
         "not covered by epsilon",
         "| `a` | 5.25 |",
         "differential privacy covers no loss",

@@ -65,9 +65,14 @@ def test_each_kind_has_one_order_in_a_round(turns):
         turns.check(order(2, "f", Kind.EVALUATE))
 
 
-def test_a_site_that_missed_a_training_may_still_do_it_in_the_round_it_is_in(turns):
-    answer(turns, order(1), order(2, "e", Kind.EVALUATE))
-    assert not turns.check(order(2))
+def test_no_loss_is_told_of_a_round_that_was_not_trained_here(turns):
+    answer(turns, order(1))
+    for missed in (order(2, "e", Kind.EVALUATE), order(1, "e", Kind.EVALUATE, "new")):
+        with pytest.raises(ReplayError, match="trained nothing"):
+            turns.check(missed)
+        with pytest.raises(ReplayError):
+            turns.begin(missed, TODAY)
+    answer(turns, order(2), order(2, "e", Kind.EVALUATE))
 
 
 def test_after_the_release_nothing_trains_and_the_release_may_come_again(turns):

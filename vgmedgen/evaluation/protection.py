@@ -14,6 +14,7 @@ from vgmedgen.evaluation.markup import (
     table,
     tag,
 )
+from vgmedgen.plan import replace_one
 
 LEVELS = {"patient": "patient-level", "lesion": "lesion-level", "image": "image-level"}
 IMAGE_WARNING = (
@@ -30,6 +31,13 @@ def claim(privacy: Mapping[str, Any]) -> str:
         f"δ = {privacy.get('delta'):g}, {privacy.get('accountant')} accountant, all "
         "rounds and stages of this run)"
     )
+
+
+def _replaced(privacy: Mapping[str, Any]) -> str:
+    epsilon, delta = privacy.get("epsilon"), privacy.get("delta")
+    if not (known(epsilon) and known(delta)):
+        return "against telling two records apart it is worth half"
+    return replace_one(float(epsilon), float(delta))
 
 
 def protection(report: Report) -> Html:
@@ -66,8 +74,9 @@ def protection(report: Report) -> Html:
             "p",
             "Whoever sees everything that ever left a site learns little about any one "
             f"{privacy.get('unit', 'unit')}: {claim(privacy)}. Adjacency: one record "
-            "zeroed out, the number of units public. Losses at the sites were not told "
-            "to the server; those on this page are a researcher's, who holds all images.",
+            f"zeroed out, the number of units public; {_replaced(privacy)}. Losses at the "
+            "sites were not told to the server; those on this page are a researcher's, who "
+            "holds all images.",
             IMAGE_WARNING if privacy.get("unit") == "image" else "",
         ),
         table(

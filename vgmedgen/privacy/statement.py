@@ -12,6 +12,10 @@ from vgmedgen.privacy.ledger import Ledger
 from vgmedgen.privacy.plan import PrivacyPlan
 
 WITHOUT = "trained without DP"
+ADJACENCY = (
+    "every epsilon here is for one record zeroed out; against telling two records apart "
+    "(replace-one) it is worth half"
+)
 
 
 def statement(
@@ -67,6 +71,7 @@ def told(found: Mapping[str, Any]) -> str:
             f"{cohort['images']} images, opened on {cohort['time']} ({cohort['opened']})"
         )
         lines.append(f"spent: {found['spent']['told']}")
+        lines += [ADJACENCY] * bool(found["spent"]["epsilon"])
     if found["limit"]:
         left = math.floor(found["left"] * 1000) / 1000
         lines.append(

@@ -8,6 +8,7 @@ backticks, where no page makes anything of them.
 from collections.abc import Mapping
 from typing import Any
 
+from vgmedgen.plan import replace_one
 from vgmedgen.ranges import digest_of
 
 TEXT = """---
@@ -113,7 +114,9 @@ under differential privacy: epsilon at most {epsilon:g}, {level}, delta {delta:g
 
 What that promises: for all rounds and stages of this run together, against anybody who
 sees everything that left the sites, this release included. Adjacency: one {unit}'s record
-zeroed out; the number of units is public. Accountant: PRV.
+zeroed out; the number of units is public;
+{replaced}.
+Accountant: PRV.
 
 What it does not promise:
 
@@ -202,6 +205,7 @@ def _with(told: Mapping[str, Any]) -> str:
     return WITH.format(
         epsilon=told["epsilon"],
         delta=told["delta"],
+        replaced=replace_one(told["epsilon"], told["delta"]),
         unit=unit,
         one=f"an {unit}" if unit[0] in "aeiou" else f"a {unit}",
         level=IMAGE_LEVEL if unit == "image" else f"per {unit} or better",
