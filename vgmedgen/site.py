@@ -20,7 +20,6 @@ from vgmedgen.data import images, split
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import (
     BaseError,
-    BudgetError,
     ConfigError,
     PolicyError,
     StateError,
@@ -28,12 +27,8 @@ from vgmedgen.errors import (
 from vgmedgen.evaluation.fitness import heldout_loss, measure
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.plan import Plan
-from vgmedgen.privacy import budget
-from vgmedgen.privacy.budget import Claim
 from vgmedgen.privacy.facts import MIXED
-from vgmedgen.privacy.ledger import FILE as LEDGER
 from vgmedgen.privacy.ledger import Ledger
-from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.release.fitness import Fitness
 from vgmedgen.release.install import install
 from vgmedgen.release.signature import Signature
@@ -230,6 +225,7 @@ class Site:
             outcome = accountable.answer(ledger, booking, bench, desk, order)
         if not order.plan.privacy.enabled:
             return outcome
+        # of all that was ever booked: what hung on who is in the cohort would tell of them
         spent = ledger.spent(delta=order.plan.privacy.delta)
         return replace(outcome, epsilon=spent.epsilon)
 
@@ -247,7 +243,14 @@ class Site:
         """
         samples, scratch = self.training, self.folder / SCRATCH
         self.check(order.plan)
-        epsilon = self._would_spend(order)
+        if order.plan.privacy.enabled:
+            accountable.check_turn(order)
+        ledger = Ledger.at_hand(self.folder, self.name)
+        if ledger is not None:
+            accountable.check_history(ledger, self.folder / "runs")
+        epsilon = accountable.rehearse(
+            *(ledger, order, self.bundle, self.members(), self.unit_kind, self.privacy)
+        )
         bench = self.bench(order.plan)
         shutil.rmtree(scratch, ignore_errors=True)  # of a rehearsal that was killed
         try:
@@ -256,42 +259,6 @@ class Site:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return replace(outcome, epsilon=epsilon)
-
-    def _would_spend(self, order: Order) -> float:
-        """Epsilon after a round, had it been booked; the ledger is only read.
-
-        Raises:
-            BudgetError: if the rest of the run would exceed the site's limit.
-        """
-        limit, plan = self.privacy, order.plan
-        if not plan.privacy.enabled:
-            if limit.epsilon > 0:
-                raise BudgetError(
-                    f"run {order.run} trains without DP, which has no epsilon at all; "
-                    f"{self.name}'s limit is {limit.epsilon:g}"
-                )
-            return 0.0
-        accountable.check_turn(order)
-        told, claim = self._spent_so_far(limit.delta)
-        asked = PrivacyPlan.of(plan)
-        last = plan.align_rounds + plan.generate_rounds
-        stages = [
-            "align" if number <= plan.align_rounds else "generate"
-            for number in range(order.number, last + 1)
-        ]
-        ahead = [mechanism for stage in stages for mechanism in asked.round(stage)]
-        if not budget.fits(told, limit.delta, ahead, limit.epsilon):
-            raise BudgetError(budget.refusal(told, claim, ahead, limit.epsilon))
-        booked = asked.round(order.stage)
-        return budget.total(told, plan.privacy.delta, booked).epsilon
-
-    def _spent_so_far(self, delta: float) -> tuple[list[budget.History], Claim]:
-        if not (self.folder / LEDGER).is_file():
-            return [], Claim(cohort=1, unit=self.unit_kind, delta=delta)
-        ledger = Ledger.read(self.folder, self.name)
-        if not ledger.cohorts():
-            return [], Claim(cohort=1, unit=self.unit_kind, delta=delta)
-        return ledger.histories(), ledger.claim(delta)
 
     def plan_of(self, run: str | None = None) -> Plan:
         """The plan of a run that trained here; of the latest one by default.

@@ -97,16 +97,13 @@ def test_help_imports_no_model_code():
 def test_every_epsilon_stands_beside_unit_delta_accountant_and_scope(trained):
     told = ask("show", trained)
     assert "4 rows, every one as it was written" in told
-    line = next(line for line in told.splitlines() if line.startswith("spent"))
-    for word in (
-        "image-level",
-        "delta 1e-05",
-        "accountant PRV",
-        "all runs",
-        "cohort 1",
-    ):
-        assert word in line
-    assert f"epsilon {rounded(spent(COST, DELTA).epsilon)} " in line
+    lines = [line for line in told.splitlines() if "spent" in line]
+    scopes = ("all that this site ever booked", "all runs of this site on units of coh")
+    for line, scope in zip(lines, scopes, strict=True):
+        for word in ("image-level", "delta 1e-05", "accountant PRV", scope):
+            assert word in line
+        assert f"epsilon {rounded(spent(COST, DELTA).epsilon)} " in line
+    assert "replace-one" in told
     assert "limit: epsilon 3 per image at delta 1e-05 over all runs" in told
     assert told.splitlines()[-1].split()[:5] == ["run-a", "1", "0", "1", "1"]
 

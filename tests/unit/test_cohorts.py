@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from vgmedgen.errors import ConfigError, DataError, PolicyError
+from vgmedgen.errors import BudgetError, ConfigError, DataError, PolicyError
 from vgmedgen.privacy.accountant import Mechanism, spent
 from vgmedgen.privacy.cohort import Members, exposures
 from vgmedgen.privacy.ledger import Entry, Ledger
@@ -18,7 +18,9 @@ def people(*names: str, prefix: str = "") -> dict[str, list[str]]:
     return {prefix + name: [f"{name}-1", f"{name}-2"] for name in names}
 
 
-def train(ledger: Ledger, cohort: int, cost: Mechanism | None) -> None:
+def train(
+    ledger: Ledger, cohort: int, cost: Mechanism | None, limit: float = 50.0
+) -> None:
     """Book one stage on the newest cohort, in a run of its own."""
     ledger.book(
         Entry(
@@ -31,7 +33,7 @@ def train(ledger: Ledger, cohort: int, cost: Mechanism | None) -> None:
             base="b",
             mechanisms=cost and (cost,),
         ),
-        limit=50.0 if cost else 0.0,
+        limit=limit if cost else 0.0,
         delta=DELTA,
     )
 
@@ -85,20 +87,20 @@ def test_opening_a_cohort_of_the_same_members_changes_nothing(ledger):
 def test_new_units_have_spent_nothing_and_old_ones_keep_what_they_spent(ledger):
     train(ledger, ledger.cohort_for(people("a", "b"), "patient"), COSTS[0])
     fresh = ledger.open_cohort(people("c", "d"), "patient")
-    assert ledger.spent(delta=DELTA).epsilon == 0
+    assert ledger.worst_unit(delta=DELTA).epsilon == 0
     train(ledger, fresh, COSTS[1])
-    assert ledger.spent(delta=DELTA).epsilon == epsilon(COSTS[1])
-    assert ledger.spent(1, delta=DELTA).epsilon == epsilon(COSTS[0])
+    assert ledger.worst_unit(delta=DELTA).epsilon == epsilon(COSTS[1])
+    assert ledger.worst_unit(1, delta=DELTA).epsilon == epsilon(COSTS[0])
     ledger.open_cohort(people("b", "c", "e"), "patient")
     # b has spent 20 steps and c 40: the worse one counts, and nobody paid both
-    assert ledger.spent(delta=DELTA).epsilon == epsilon(COSTS[1])
+    assert ledger.worst_unit(delta=DELTA).epsilon == epsilon(COSTS[1])
 
 
 def test_a_renamed_unit_keeps_its_history_through_its_images(ledger):
     train(ledger, ledger.cohort_for(people("a", "b"), "patient"), COSTS[2])
     renamed = {"new-a": ["a-2", "fresh"], "z": ["z-1"]}
     ledger.open_cohort(renamed, "patient")
-    assert ledger.spent(delta=DELTA).epsilon == epsilon(COSTS[2])
+    assert ledger.worst_unit(delta=DELTA).epsilon == epsilon(COSTS[2])
 
 
 def test_a_history_passes_on_through_several_cohorts(ledger):
@@ -107,17 +109,42 @@ def test_a_history_passes_on_through_several_cohorts(ledger):
     # nothing in common with the first cohort but through the second
     train(ledger, ledger.open_cohort({"again": ["2", "3"]}, "patient"), COSTS[2])
     ledger.open_cohort({"last": ["3"]}, "lesion")
-    assert ledger.spent(delta=DELTA).epsilon == epsilon(*COSTS[:3])
+    assert ledger.worst_unit(delta=DELTA).epsilon == epsilon(*COSTS[:3])
 
 
 def test_a_unit_once_trained_without_dp_has_no_epsilon_any_more(ledger):
     train(ledger, ledger.cohort_for(people("a", "b"), "patient"), None)
-    assert ledger.spent(delta=DELTA).epsilon == math.inf
+    assert ledger.worst_unit(delta=DELTA).epsilon == math.inf
     ledger.open_cohort(people("b", "c"), "patient")
-    assert ledger.spent(delta=DELTA).epsilon == math.inf
-    ledger.open_cohort(people("c", "d"), "patient")
+    assert ledger.worst_unit(delta=DELTA).epsilon == math.inf
+    last = ledger.open_cohort(people("c", "d"), "patient")
     # c was beside b in the second cohort, which never trained
-    assert ledger.spent(delta=DELTA).epsilon == 0
+    assert ledger.worst_unit(delta=DELTA).epsilon == 0
+    # but to say so outside would tell that c and d were not in the first one
+    assert ledger.spent(delta=DELTA).epsilon == math.inf
+    with pytest.raises(BudgetError, match="trained without DP before"):
+        train(ledger, last, COSTS[0])
+
+
+def test_what_is_told_outside_does_not_depend_on_who_was_in_which_cohort(tmp_path):
+    """A site that has all new patients, and its twin with one old one among them."""
+    told, refused, exact = [], [], []
+    for name, now in (("new", people("c", "d")), ("old", people("c", "b"))):
+        (tmp_path / name).mkdir()
+        ledger = Ledger.create(tmp_path / name, "site-a")
+        train(ledger, ledger.cohort_for(people("a", "b"), "patient"), COSTS[2])
+        cohort = ledger.open_cohort(now, "patient")
+        exact.append(ledger.worst_unit(delta=DELTA).epsilon)
+        limit = epsilon(COSTS[2], COSTS[0]) * 0.999
+        with pytest.raises(BudgetError) as caught:
+            train(ledger, cohort, COSTS[0], limit=limit)
+        refused.append(str(caught.value))
+        train(ledger, cohort, COSTS[0], limit=limit * 1.002)
+        told.append(ledger.spent(delta=DELTA))
+    assert exact[0] != exact[1], "the hospital itself sees the difference"
+    assert refused[0] == refused[1]
+    assert told[0] == told[1]
+    assert told[0].epsilon == epsilon(COSTS[2], COSTS[0])
 
 
 def test_exposures_are_the_largest_sets_of_cohorts_only():

@@ -94,7 +94,7 @@ def test_a_run_beyond_the_limit_is_refused_with_numbers_and_what_would_fit(ledge
     assert "\n" not in told
     for epsilon in (spent(c, DELTA).epsilon for c in (cost(120), cost(20), cost(140))):
         assert f"{int(epsilon * 100) / 100:g}" in told
-    assert "patient-level, delta 1e-05, accountant PRV, cohort 1" in told
+    assert "patient-level, delta 1e-05, accountant PRV, all that this site" in told
     words = told.split("what would fit: ")[1].split()
     steps, factor = int(words[0]), float(words[words.index("times") - 1])
     assert spent([*cost(20), *cost(steps)], DELTA).epsilon <= 2.0
@@ -144,7 +144,7 @@ def test_what_carries_no_claim_is_refused_and_not_booked(
 
 def test_after_training_without_dp_no_claim_can_be_booked(ledger):
     book(ledger, entry(1, mechanisms=None), limit=0.0)
-    with pytest.raises(BudgetError, match="trained on without DP"):
+    with pytest.raises(BudgetError, match="trained without DP before"):
         book(ledger, entry(2))
 
 

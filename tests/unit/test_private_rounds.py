@@ -303,7 +303,7 @@ def test_added_patients_stop_the_run_until_a_cohort_is_opened(site, plan):
     twice = spent(
         [*PrivacyPlan.of(plan).round("align")] * 2, plan.privacy.delta
     ).epsilon
-    assert again.epsilon == pytest.approx(twice), "overlapping units keep their history"
+    assert again.epsilon == pytest.approx(twice), "whoever is in the cohort"
 
 
 def test_what_stays_at_the_site_is_readable_json(site, plan):

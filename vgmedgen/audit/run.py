@@ -158,7 +158,7 @@ def claims(site: Site, plan: Plan) -> tuple[Claim | None, Claim | None, str]:
         if any((site.folder / "runs").glob(f"*/*/{OUTCOME}")):
             return None, planned, "Rounds were trained here that no ledger knows."
         return planned, planned, ""
-    booked = Ledger.read(site.folder, site.name).spent(delta=ask.delta)
+    booked = Ledger.read(site.folder, site.name).worst_unit(delta=ask.delta)
     if math.isinf(booked.epsilon):
         why = "Units of this site were trained on without differential privacy before."
         return None, planned, why

@@ -23,23 +23,28 @@ TRIES = 8  # of the slow accountant on a search's answer
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What stands beside every epsilon of a cohort; without it a number says nothing."""
+    """What stands beside every epsilon of a site; without it a number says nothing."""
 
-    cohort: int
     unit: str  # patient | lesion | image
     delta: float
+    cohort: int = 0  # on whose units; 0: all that was ever booked, whoever was in it
+
+    @property
+    def scope(self) -> str:
+        """Over what the epsilon is, in words."""
+        if self.cohort:
+            return f"all runs of this site on units of cohort {self.cohort}"
+        return "all that this site ever booked, whoever was in it"
 
     def told(self, found: Spent) -> str:
         """An epsilon in words, with unit, delta, accountant and scope."""
         if found.epsilon == math.inf:
             return (
-                f"no bound ({self.unit}-level, cohort {self.cohort} or units of it were "
-                "trained without DP)"
+                f"no bound ({self.unit}-level, {self.scope}: some of it was without DP)"
             )
         return (
             f"epsilon {rounded(found.epsilon)} ({self.unit}-level, delta {self.delta:g}, "
-            f"accountant {found.accountant}, all runs of this site on units of cohort "
-            f"{self.cohort})"
+            f"accountant {found.accountant}, {self.scope})"
         )
 
 
@@ -169,16 +174,17 @@ def refusal(
     before = total(histories, claim.delta)
     if before.epsilon == math.inf:
         return (
-            f"units of cohort {claim.cohort} were trained on without DP, so no epsilon "
-            f"holds for them and the limit of {limit:g} cannot be kept; train on "
-            "other units, or set privacy.epsilon in site.yaml to 0 and go without a claim"
+            "this site trained without DP before, so no epsilon holds here and the limit "
+            f"of {limit:g} cannot be kept; give patients that were never trained on a site "
+            "folder of their own, or set privacy.epsilon in site.yaml to 0 and go without "
+            "a claim"
         )
     alone, after = spent(more, claim.delta), total(histories, claim.delta, more)
     return (
         f"the run needs epsilon {rounded(alone.epsilon)}, {rounded(before.epsilon)} is "
-        f"spent, together {rounded(after.epsilon)} of the limit {limit:g} "
+        f"booked, together {rounded(after.epsilon)} of the limit {limit:g} "
         f"({claim.unit}-level, delta {claim.delta:g}, accountant {after.accountant}, "
-        f"cohort {claim.cohort}); what would fit: "
+        f"{claim.scope}); what would fit: "
         f"{room(histories, claim.delta, more, limit).told()}; ask for a smaller run, or "
         "raise privacy.epsilon in site.yaml"
     )

@@ -205,31 +205,41 @@ def allowed(cohort: Cohort, limit: float, delta: float) -> None:
         )
 
 
+def everything(rows: Sequence[Row]) -> "History":
+    """All that was ever booked, whoever was in it: no unit's history holds more.
+
+    It depends on what was asked of the site, never on whom the site holds, so it may be
+    told outside.
+    """
+    return _history([r.facts["mechanisms"] for r in rows if r.kind == "stage"])
+
+
 def histories(
     held: dict[int, Members], rows: Sequence[Row], cohort: int
 ) -> "list[History]":
-    """What the units of `cohort` have behind them, one history per kind of unit."""
+    """What the units of `cohort` have behind them, one history per kind of unit.
+
+    For the hospital's eyes only: it depends on who was in which cohort.
+    """
+    stages = [row for row in rows if row.kind == "stage"]
+    return [
+        _history(
+            [r.facts["mechanisms"] for r in stages if r.facts["cohort"] in numbers]
+        )
+        for numbers in exposures(held, cohort)
+    ]
+
+
+def _history(costs: "Sequence[Sequence[Sequence[float]] | None]") -> "History":
     # brings torch, which a ledger that only books must not wait for
     from vgmedgen.privacy.accountant import Mechanism  # noqa: PLC0415
 
-    found: list[History] = []
-    for numbers in exposures(held, cohort):
-        costs = [
-            row.facts["mechanisms"]
-            for row in rows
-            if row.kind == "stage" and row.facts["cohort"] in numbers
-        ]
-        if None in costs:
-            found.append(None)
-            continue
-        found.append(
-            tuple(
-                Mechanism(noise=noise, rate=rate, steps=steps)
-                for cost in costs
-                for noise, rate, steps in cost
-            )
-        )
-    return found
+    found: list[Mechanism] = []
+    for cost in costs:
+        if cost is None:
+            return None
+        found += [Mechanism(noise=n, rate=r, steps=int(s)) for n, r, s in cost]
+    return tuple(found)
 
 
 def _damaged(path: Path, what: str) -> StateError:

@@ -29,17 +29,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vgmedgen.errors import BudgetError, PolicyError, StateError
+from vgmedgen.errors import PolicyError, StateError
 from vgmedgen.plan import UNITS
-from vgmedgen.privacy import facts, moving
+from vgmedgen.privacy import decision, facts, moving
 from vgmedgen.privacy.chain import Chain, Row
 from vgmedgen.privacy.cohort import Members
+from vgmedgen.privacy.decision import Asked
 from vgmedgen.privacy.facts import Booking, Cohort, Entry
 from vgmedgen.ranges import one_of, positive, within
 
 if TYPE_CHECKING:  # the accountant brings torch: imported where epsilon is computed
     from vgmedgen.privacy.accountant import Mechanism, Spent
-    from vgmedgen.privacy.budget import Claim, History
+    from vgmedgen.privacy.budget import History
 
 __all__ = ["Booking", "Cohort", "Entry", "Ledger"]
 
@@ -106,6 +107,20 @@ class Ledger:
         return cls.open(folder, site)
 
     @classmethod
+    def at_hand(cls, folder: Path, site: str) -> "Ledger | None":
+        """The ledger to look at, or None where nothing was ever trained nor booked.
+
+        Raises:
+            StateError: as of `open` and `create`; nothing is begun or written.
+        """
+        if cls(folder, site).chain.begun:
+            ledger = cls.read(folder, site)
+            facts.alive(ledger.rows(), ledger.path)
+            return ledger
+        cls._refuse_trained(folder)
+        return None
+
+    @classmethod
     def adopt(cls, path: Path, folder: Path, site: str) -> "Ledger":
         """Install the export `path` in a new folder (see `moving.bring`)."""
         moving.bring(Chain(path, headless=True), Chain(folder / FILE), site)
@@ -148,21 +163,34 @@ class Ledger:
         Raises:
             PolicyError: if the data changed since the cohort was opened.
         """
+        found = self.cohort_of(units, unit_kind)
+        if found is not None:
+            return found.number
+        return self._open_cohort(units, unit_kind, "first")
+
+    def cohort_of(
+        self, units: Mapping[str, Sequence[str]], unit_kind: str
+    ) -> Cohort | None:
+        """The newest cohort, if it is of exactly these members; None before the first.
+
+        Raises:
+            PolicyError: if the data changed since the cohort was opened.
+        """
         with self.chain.reading() as (db, rows):
             cohorts = facts.cohorts(rows)
-            if cohorts:
-                newest = cohorts[-1]
-                held = facts.members(db, rows, self.path)[newest.number]
-                now = Members.of(units, facts.salt(rows))
-                if (held, newest.unit) == (now, unit_kind):
-                    return newest.number
-                raise PolicyError(
-                    f"the data of {self.site} are not those of cohort {newest.number}: "
-                    f"{held.changes(now)} (unit {newest.unit}, now {unit_kind}); restore "
-                    "them, or open a new cohort, which keeps what every unit spent: "
-                    f"vgmedgen-client ledger cohort {self.folder}"
-                )
-        return self._open_cohort(units, unit_kind, "first")
+            if not cohorts:
+                return None
+            newest = cohorts[-1]
+            held = facts.members(db, rows, self.path)[newest.number]
+            now = Members.of(units, facts.salt(rows))
+            if (held, newest.unit) == (now, unit_kind):
+                return newest
+            raise PolicyError(
+                f"the data of {self.site} are not those of cohort {newest.number}: "
+                f"{held.changes(now)} (unit {newest.unit}, now {unit_kind}); restore "
+                "them, or open a new cohort, which keeps what every unit spent: "
+                f"vgmedgen-client ledger cohort {self.folder}"
+            )
 
     def open_cohort(self, units: Mapping[str, Sequence[str]], unit_kind: str) -> int:
         """Open a cohort of these members; the newest one, if it has the same.
@@ -183,8 +211,8 @@ class Ledger:
 
         Args:
             entry: what is about to train.
-            limit: epsilon that this site allows a unit over all runs; 0: none was set,
-                and then only training without DP can be booked.
+            limit: epsilon that this site allows over all its runs, whoever is in them;
+                0: none was set, and then only training without DP can be booked.
             delta: at which epsilon is computed.
             ahead: the rest of the run after this stage: a run is refused before it
                 starts, not when it has spent.
@@ -196,37 +224,18 @@ class Ledger:
         """
         within("privacy", 0, sys.float_info.max, epsilon=limit)
         positive("privacy", delta=delta)
+        asked = Asked(entry=entry, limit=limit, delta=delta, ahead=ahead)
         with self.chain.writing() as (db, rows):
             facts.alive(rows, self.path)
-            if known := facts.booked(rows, entry):
-                return known
             cohort = facts.cohort_of(rows, None, self.path)
-            if entry.cohort != cohort.number:
-                raise StateError(
-                    f"cohort {entry.cohort} is not the newest of {self.path}, which "
-                    f"is {cohort.number}; read the data again, then start again"
-                )
-            if entry.mechanisms is None:
-                if limit > 0:
-                    raise BudgetError(
-                        f"run {entry.run} trains without DP, which has no epsilon at all; "
-                        f"the site's limit is {limit:g} per {cohort.unit}; join runs with "
-                        "privacy.enabled, or set privacy.epsilon in site.yaml to 0"
-                    )
-                row = self.chain.append(db, rows, "stage", entry.facts)
-                return Booking(number=row.number, hash=row.hash, replied=None)
-            facts.allowed(cohort, limit, delta)
-            from vgmedgen.privacy import budget  # noqa: PLC0415  # brings torch
-
-            held = facts.members(db, rows, self.path)
-            histories = facts.histories(held, rows, cohort.number)
-            more = (*entry.mechanisms, *ahead)
-            if budget.fits(histories, delta, more, limit):
+            found = decision.decide(rows, cohort, asked)
+            if isinstance(found, Booking):
+                return found
+            if found:
                 row = self.chain.append(db, rows, "stage", entry.facts)
                 return Booking(number=row.number, hash=row.hash, replied=None)
         # the search for what would fit takes seconds: not while others wait to book
-        claim = self.claim(delta, cohort.number)
-        raise BudgetError(budget.refusal(histories, claim, more, limit))
+        raise decision.refusal(rows, cohort, asked)
 
     def reply(self, booking: Booking, outcome_sha256: str) -> None:
         """Book that an outcome is on disk and about to leave; the same again is nothing.
@@ -250,37 +259,36 @@ class Ledger:
                     "another outcome; a second answer is not paid for and does not leave"
                 )
 
-    def spent(
-        self,
-        cohort: int | None = None,
-        *,
-        delta: float,
-        ahead: "Sequence[Mechanism]" = (),
-    ) -> "Spent":
-        """Epsilon of the unit that has spent most, of the newest or the given cohort.
+    def spent(self, *, delta: float, ahead: "Sequence[Mechanism]" = ()) -> "Spent":
+        """Epsilon of all that was ever booked here, whoever was in it.
 
-        Rows that were booked and never answered count. Where a unit was trained on
-        without DP, epsilon is infinite and the accountant is "none".
+        No unit has spent more. It is what may be told outside, and what the site's limit
+        is held against: it does not depend on whom the site holds. Rows that were booked
+        and never answered count. After training without DP epsilon is infinite and the
+        accountant is "none".
         """
         from vgmedgen.privacy import budget  # noqa: PLC0415  # brings torch
 
-        return budget.total(self.histories(cohort), delta, ahead)
+        return budget.total([facts.everything(self.rows())], delta, ahead)
+
+    def worst_unit(self, cohort: int | None = None, *, delta: float) -> "Spent":
+        """Epsilon of the unit that has spent most, of the newest or the given cohort.
+
+        For the hospital's eyes only: it tells whether units of an earlier cohort are
+        among those of this one.
+        """
+        from vgmedgen.privacy import budget  # noqa: PLC0415  # brings torch
+
+        return budget.total(self.histories(cohort), delta)
 
     def histories(self, cohort: int | None = None) -> "list[History]":
-        """What the units of a cohort have behind them, one per kind of unit."""
+        """What the units of a cohort have behind them; for the hospital's eyes only."""
         with self.chain.reading() as (db, rows):
             if not facts.cohorts(rows):
                 return []
             number = facts.cohort_of(rows, cohort, self.path).number
             held = facts.members(db, rows, self.path)
             return facts.histories(held, rows, number)
-
-    def claim(self, delta: float, cohort: int | None = None) -> "Claim":
-        """What stands beside an epsilon of a cohort, the newest by default."""
-        from vgmedgen.privacy import budget  # noqa: PLC0415  # brings torch
-
-        one = facts.cohort_of(self.rows(), cohort, self.path)
-        return budget.Claim(cohort=one.number, unit=one.unit, delta=delta)
 
     def cohorts(self) -> list[Cohort]:
         """All cohorts, the newest last."""
@@ -310,15 +318,19 @@ class Ledger:
         chain = Chain(folder / FILE)
         if chain.begun:
             return False
-        if trained := sorted((folder / "runs").glob("*/round-*")):
-            raise StateError(
-                f"{trained[0]} was trained and there is no {chain.path}: a new ledger "
-                "would say that nothing was spent; put the old one back, or adopt an "
-                "export of it"
-            )
+        cls._refuse_trained(folder)
         return chain.begin(
             {"format": FORMAT, "site": site, "ledger": secrets.token_hex(16)}
         )
+
+    @staticmethod
+    def _refuse_trained(folder: Path) -> None:
+        if trained := sorted((folder / "runs").glob("*/round-*")):
+            raise StateError(
+                f"{trained[0]} was trained and there is no {folder / FILE}: a new ledger "
+                "would say that nothing was spent; put the old one back, or adopt an "
+                "export of it"
+            )
 
     def _open_cohort(
         self, units: Mapping[str, Sequence[str]], unit_kind: str, opened: str

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vgmedgen.plan import Plan
-from vgmedgen.privacy import budget
+from vgmedgen.privacy import budget, facts
 from vgmedgen.privacy.accountant import Mechanism, Spent, merged
 from vgmedgen.privacy.chain import Row
 from vgmedgen.privacy.ledger import Ledger
@@ -40,19 +40,24 @@ def statement(
         "delta": delta,
         "limit": limit or None,
         "cohort": vars(cohorts[-1]) if cohorts else None,
-        "spent": None,
+        "spent": None,  # by all that was ever booked: told outside, held to the limit
+        "worst": None,  # by the unit that spent most: for this hospital's eyes
         "left": limit or None,
         "runs": _runs(rows, delta),
         "for": None,
     }
-    histories = ledger.histories() if cohorts else []
+    booked = facts.everything(rows)
     if cohorts:
-        claim, now = ledger.claim(delta), budget.total(histories, delta)
+        unit, number = cohorts[-1].unit, cohorts[-1].number
+        now, worst = budget.total([booked], delta), ledger.worst_unit(delta=delta)
+        here = budget.Claim(unit=unit, delta=delta, cohort=number)
+        claim = budget.Claim(unit=unit, delta=delta)
         found["spent"] = _epsilon(now) | {"told": claim.told(now)}
+        found["worst"] = _epsilon(worst) | {"told": here.told(worst)}
         if limit:
             found["left"] = max(0.0, limit - now.epsilon)
     if plan is not None:
-        found["for"] = _cost(histories, plan, limit, delta)
+        found["for"] = _cost(booked, plan, limit, delta)
     return found
 
 
@@ -71,6 +76,10 @@ def told(found: Mapping[str, Any]) -> str:
             f"{cohort['images']} images, opened on {cohort['time']} ({cohort['opened']})"
         )
         lines.append(f"spent: {found['spent']['told']}")
+        lines.append(
+            f"  by the unit that spent most: {found['worst']['told']}; tell nobody "
+            "outside: it says whether earlier patients are among these"
+        )
         lines += [ADJACENCY] * bool(found["spent"]["epsilon"])
     if found["limit"]:
         left = math.floor(found["left"] * 1000) / 1000
@@ -142,15 +151,15 @@ def _epsilon(found: Spent) -> dict[str, Any]:
 
 
 def _cost(
-    histories: Sequence[budget.History], plan: Plan, limit: float, delta: float
+    booked: budget.History, plan: Plan, limit: float, delta: float
 ) -> dict[str, Any]:
-    """What a whole run of `plan` would cost on top of `histories`."""
+    """What a whole run of `plan` would cost on top of what is booked."""
     if not plan.privacy.enabled:
         fits = not limit
         words = "accepted, as no limit is set" if fits else "refused: a limit is set"
         return {"fits": fits, "told": [f"that run has no DP and no bound: {words}"]}
     whole = PrivacyPlan.of(plan).whole()
-    alone, after = budget.spent(whole, delta), budget.total(histories, delta, whole)
+    alone, after = budget.spent(whole, delta), budget.total([booked], delta, whole)
     fits = bool(limit) and after.epsilon <= limit
     verdict = "it fits" if fits else "it is refused"
     if not limit:
@@ -166,7 +175,7 @@ def _cost(
     )
     lines = [first, second]
     if limit and not fits:
-        could = budget.room(histories, delta, whole, limit).told()
+        could = budget.room([booked], delta, whole, limit).told()
         lines.append(f"what would fit: {could}")
     return {
         "fits": fits,

@@ -15,8 +15,11 @@ from vgmedgen.data.records import Dataset
 from vgmedgen.errors import DataError, PolicyError, StateError
 from vgmedgen.files import sha256
 from vgmedgen.plan import UNITS, Plan
+from vgmedgen.privacy import budget, decision, facts
 from vgmedgen.privacy.accountant import Mechanism
-from vgmedgen.privacy.ledger import Booking, Entry, Ledger
+from vgmedgen.privacy.chain import Row
+from vgmedgen.privacy.decision import Asked
+from vgmedgen.privacy.ledger import Booking, Cohort, Entry, Ledger
 from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.training import rounds
 from vgmedgen.training.order import Order, Outcome
@@ -180,13 +183,70 @@ def book(
         PolicyError: if the site's data are not those of its cohort.
         StateError: if the ledger cannot be written.
     """
-    private = order.plan.privacy.enabled
     try:
         cohort = ledger.cohort_for(members, unit_kind)
     except PolicyError:
-        if private or limit.epsilon > 0:
+        if _claimed(order, limit):
             raise
         cohort = ledger.open_cohort(members, unit_kind)  # there is no claim to protect
+    asked = ask(order, bundle, cohort, limit)
+    return ledger.book(
+        asked.entry, limit=asked.limit, delta=asked.delta, ahead=asked.ahead
+    )
+
+
+def rehearse(
+    ledger: Ledger | None,
+    order: Order,
+    bundle: Bundle,
+    members: Mapping[str, Sequence[str]],
+    unit_kind: str,
+    limit: Limit,
+) -> float:
+    """Epsilon that would be told beside the round, had it been booked; nothing is written.
+
+    Args:
+        ledger: of the site; None where nothing was ever booked.
+        order: the round.
+        bundle: the site's base.
+        members: digests of every unit's images.
+        unit_kind: what a unit is.
+        limit: the site's own.
+
+    Raises:
+        VGMedGenError: whatever `book` would have raised.
+    """
+    rows: Sequence[Row] = ledger.rows() if ledger else ()
+    images = sum(map(len, members.values()))
+    known = facts.cohorts(rows)
+    fresh = Cohort(
+        number=len(known) + 1,
+        unit=unit_kind,
+        units=len(members),
+        images=images,
+        opened="first",
+        time="",
+    )
+    try:
+        cohort = (ledger.cohort_of(members, unit_kind) if ledger else None) or fresh
+    except PolicyError:
+        if _claimed(order, limit):
+            raise
+        cohort = fresh
+    asked = ask(order, bundle, cohort.number, limit)
+    found = decision.decide(rows, cohort, asked)
+    if not found:
+        raise decision.refusal(rows, cohort, asked)
+    if asked.entry.mechanisms is None:
+        return 0.0
+    more = () if isinstance(found, Booking) else asked.entry.mechanisms
+    delta = order.plan.privacy.delta
+    return budget.total([facts.everything(rows)], delta, more).epsilon
+
+
+def ask(order: Order, bundle: Bundle, cohort: int, limit: Limit) -> Asked:
+    """What a round asks of a ledger: its own cost, and that of what is still ahead."""
+    private = order.plan.privacy.enabled
     plan = PrivacyPlan.of(order.plan) if private else None
     entry = Entry(
         cohort=cohort,
@@ -202,8 +262,16 @@ def book(
         images=order.plan.privacy.images if private else 0,
         draws=order.plan.privacy.draws if private else 0,
     )
-    ahead = _ahead(plan, order) if plan else ()
-    return ledger.book(entry, limit=limit.epsilon, delta=limit.delta, ahead=ahead)
+    return Asked(
+        entry=entry,
+        limit=limit.epsilon,
+        delta=limit.delta,
+        ahead=_ahead(plan, order) if plan else (),
+    )
+
+
+def _claimed(order: Order, limit: Limit) -> bool:
+    return order.plan.privacy.enabled or limit.epsilon > 0
 
 
 def answer(
