@@ -41,7 +41,7 @@ from vgmedgen.siteconfig import (
     keys_of,
     load_config,
 )
-from vgmedgen.training import accountable, rounds
+from vgmedgen.training import accountable, apart, rounds
 from vgmedgen.training.order import Order, Outcome
 from vgmedgen.training.rounds import Desk, Workbench
 from vgmedgen.training.samples import Samples, join, prepare
@@ -57,6 +57,7 @@ class Site:
         self.config = load_config(folder / FILE)
         self.name = self.config.name
         self._given = keys_of(folder / FILE)
+        self._prepared_apart = False
 
     @property
     def policy(self) -> Policy:
@@ -215,6 +216,8 @@ class Site:
         if order.plan.privacy.enabled:
             accountable.check_turn(order)
         bench = self.bench(order.plan)
+        if order.plan.privacy.enabled:
+            self._check_apart(bench)
         desk = Desk(self.name, samples, self.folder / "runs")
         ledger = self.ledger()
         with ledger.working():
@@ -259,6 +262,13 @@ class Site:
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return replace(outcome, epsilon=epsilon)
+
+    def _check_apart(self, bench: Workbench) -> None:
+        """Refuse unless what is prepared of a sample hangs on that sample alone."""
+        if not self._prepared_apart:  # they are read once, and so looked at once
+            apart.check_prepared(self.bundle, self.samples)
+            self._prepared_apart = True
+        apart.check_models(bench.prior, bench.mapper, self.bundle.image_px)
 
     def plan_of(self, run: str | None = None) -> Plan:
         """The plan of a run that trained here; of the latest one by default.

@@ -172,7 +172,7 @@ def test_what_is_prepared_of_a_unit_does_not_depend_on_the_others(site, tmp_path
     assert few.captions == tuple(site.samples.captions[row] for row in rows)
     for name in ("latents", "embeddings"):
         alone, among = getattr(few, name), getattr(site.samples, name)[rows]
-        assert torch.allclose(alone, among, atol=1e-5), "but for rounding"
+        assert torch.equal(alone, among), "to the last bit"
     seen = zip(few.pixels(range(len(few))), site.samples.pixels(rows), strict=True)
     assert all(torch.equal(alone, among) for alone, among in seen)
 

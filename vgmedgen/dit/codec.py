@@ -27,14 +27,17 @@ class Codec(nn.Module):
     def encode(self, images: Tensor) -> Tensor:
         """Latents of images.
 
+        Each image is encoded by itself: a convolution rounds by the size of its batch, and
+        a latent has to be a function of its own image to the last bit.
+
         Args:
             images: (B, 3, H, W) in [-1, 1], H and W multiples of the VAE's stride.
 
         Returns:
             (B, 4, h, w): the mean of the VAE's posterior, scaled; two calls agree.
         """
-        mean = self.vae.encode(images).latent_dist.mode()
-        return torch.as_tensor(mean * self.vae.config.scaling_factor)
+        means = [self.vae.encode(one).latent_dist.mode() for one in images.split(1)]
+        return torch.cat(means) * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images in about [-1, 1] of latents; carries gradient for the colour loss."""

@@ -91,8 +91,9 @@ class TextEncoder(nn.Module):
     def embed(self, captions: Sequence[str]) -> Tensor:
         """Mean over the tokens of each caption: (B, E) on the CPU.
 
-        An embedding does not depend, but for rounding, on the captions beside it; see
-        `embed_alone`. Captions that do not fit are told of in the log.
+        Each is embedded by itself: padding to the length of a longer caption rounds it
+        another way, and then it would be no function of its own caption to the last bit,
+        which a claim of privacy rests on. Captions that do not fit are told of in the log.
 
         Raises:
             DataError: if a caption is empty.
@@ -112,12 +113,13 @@ class TextEncoder(nn.Module):
                 self.max_tokens,
                 sum(lost),
             )
-        return self._pooled(captions)
+        if not captions:
+            return torch.empty(0, self.width)
+        return torch.cat([self._pooled(caption) for caption in captions])
 
     def embed_alone(self, caption: str) -> Tensor:
-        """Embedding (1, E) that is a function of its caption to the last bit.
+        """Embedding (1, E) of one caption, as `embed` makes it.
 
-        Neither other captions nor padding to their length can round it another way.
         Tokens that do not fit go unread without a word; see `dropped`.
 
         Raises:
@@ -125,14 +127,13 @@ class TextEncoder(nn.Module):
         """
         if not caption.strip():
             raise DataError("a caption is empty; an image needs at least one word")
-        return self._pooled([caption])
+        return self._pooled(caption)
 
     @torch.no_grad()
-    def _pooled(self, captions: Sequence[str]) -> Tensor:
+    def _pooled(self, caption: str) -> Tensor:
         device = next(self.model.parameters()).device
         tokens = self.tokenizer(
-            list(captions),
-            padding=True,
+            [caption],
             truncation=True,
             max_length=self.max_tokens,
             return_tensors="pt",

@@ -6,6 +6,7 @@ bundle's prior, and from the second round on the anchor pulls the prior to where
 global mapper puts that image's caption.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,6 @@ from vgmedgen.training.loop import (
     TrainLog,
     fit,
     fit_private,
-    parts,
     seed_of,
 )
 from vgmedgen.training.samples import Samples
@@ -31,7 +31,6 @@ from vgmedgen.training.samples import Samples
 DICE_WEIGHT = 1.0
 KL_WEIGHT = 0.001
 STYLE_WEIGHT = 0.1
-VISION_BATCH = 64  # images per forward pass without gradient
 
 
 @dataclass(frozen=True)
@@ -50,22 +49,33 @@ def device_of(module: nn.Module) -> torch.device:
 @torch.no_grad()
 def see(prior: VisualPrior, samples: Samples) -> Latents:
     """Visual latents of all samples; deterministic."""
+    return look(prior, (samples.pixels([row])[0] for row in range(len(samples))))
+
+
+@torch.no_grad()
+def look(prior: VisualPrior, images: Iterable[Tensor]) -> Latents:
+    """Visual latents of images (1, 3, H, W), each seen by itself.
+
+    They are the mapper's targets: under a claim each has to be a function of its own
+    image to the last bit, and a batch rounds by its size.
+    """
     prior.eval()
     anatomy, style = [], []
-    for rows in parts(len(samples), VISION_BATCH):
-        image, _ = samples.pixels(rows)
-        seen = prior(image.to(device_of(prior)))
-        anatomy.append(seen.anatomy.cpu())
-        style.append(seen.style.cpu())
+    with torch.backends.cudnn.flags(benchmark=False, deterministic=True):
+        for image in images:
+            seen = prior(image.to(device_of(prior)))
+            anatomy.append(seen.anatomy.cpu())
+            style.append(seen.style.cpu())
     return Latents(torch.cat(anatomy), torch.cat(style))
 
 
 @torch.no_grad()
 def map_text(mapper: TextMapper, embeddings: Tensor) -> Latents:
-    """Where the mapper puts captions with these embeddings (N, E)."""
+    """Where the mapper puts captions with these embeddings (N, E), each by itself."""
     mapper.eval()
-    anatomy, style = mapper(embeddings.to(device_of(mapper)))
-    return Latents(anatomy.cpu(), style.cpu())
+    mapped = [mapper(row) for row in embeddings.to(device_of(mapper)).split(1)]
+    anatomy, style = zip(*mapped, strict=True)
+    return Latents(torch.cat(anatomy).cpu(), torch.cat(style).cpu())
 
 
 def prior_loss(

@@ -26,13 +26,7 @@ from vgmedgen.process.progress import ProgressLog
 from vgmedgen.text.encoder import build_tiny, read_model
 from vgmedgen.text.mapper import TextMapper
 from vgmedgen.text.vocabulary import build_tokenizer
-from vgmedgen.training.align import (
-    VISION_BATCH,
-    map_text,
-    see,
-    train_mapper,
-    train_prior,
-)
+from vgmedgen.training.align import map_text, see, train_mapper, train_prior
 from vgmedgen.training.autoencoder import train_vae
 from vgmedgen.training.generate import train_generator
 from vgmedgen.training.loop import parts
@@ -41,6 +35,7 @@ from vgmedgen.training.samples import Samples, join, prepare
 
 log = logging.getLogger(__name__)
 
+VISION_BATCH = 64  # public images per forward pass without gradient
 TRAIN_STEPS = 1000  # of the noise schedule, as in PixArt
 PARTS = 6  # that a log counts: drawing, autoencoder, images, prior, mapper, denoiser
 

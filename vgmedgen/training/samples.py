@@ -1,7 +1,7 @@
 """A site's samples, prepared once: pixels, latents and caption embeddings in a cache.
 
-Latents and embeddings are functions of one sample and of frozen weights, so they are
-computed once per base bundle and kept in the site's private folder.
+Latents and embeddings are functions of one sample and of frozen weights, to the last bit,
+so they are computed once per base bundle and kept in the site's private folder.
 """
 
 import hashlib
@@ -23,7 +23,8 @@ from vgmedgen.data.records import Dataset, Record
 from vgmedgen.dit.codec import Codec
 from vgmedgen.text.encoder import TextEncoder
 
-ENCODE_BATCH = 32  # images
+READ_AT_ONCE = 32  # images; each is encoded by itself
+MADE = "each-alone"  # how samples are made; one that was made otherwise is made again
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ def prepare(dataset: Dataset, bundle: Bundle, folder: Path) -> Samples:
         encoder = TextEncoder.from_folder(
             bundle.part("text_encoder"), bundle.part("tokenizer")
         )
-        for start in range(0, len(missing), ENCODE_BATCH):
-            rows = missing[start : start + ENCODE_BATCH]
+        for start in range(0, len(missing), READ_AT_ONCE):
+            rows = missing[start : start + READ_AT_ONCE]
             _fill(cache, dataset, rows, keys, (bundle.image_px, codec, encoder))
     stored = [cache.get(key, "latent", "embedding") for key in keys]
     return Samples(
@@ -157,6 +158,7 @@ def _key(record: Record, modality: str) -> str:
     """Digest of everything that a prepared sample depends on besides the base."""
     told = [
         READING,  # a picture that was read by other rules is read again
+        MADE,
         modality,
         record.label,
         record.caption or "",
