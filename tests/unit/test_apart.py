@@ -100,7 +100,7 @@ def test_a_prior_or_mapper_that_couples_its_rows_is_found(models, bundle, monkey
         return Latents(seen.anatomy - seen.anatomy.mean(0), seen.style)
 
     monkeypatch.setattr(apart, "look", torch.no_grad()(whole))
-    with pytest.raises(TrainingError, match="anatomy vectors of the visual prior"):
+    with pytest.raises(TrainingError, match="vectors of the visual prior"):
         apart.check_models(prior, mapper, bundle.image_px)
 
 

@@ -36,8 +36,10 @@ class Codec(nn.Module):
         Returns:
             (B, 4, h, w): the mean of the VAE's posterior, scaled; two calls agree.
         """
-        means = [self.vae.encode(one).latent_dist.mode() for one in images.split(1)]
-        return torch.cat(means) * self.vae.config.scaling_factor
+        means = [
+            self.vae.encode(one).latent_dist.mode() for one in torch.split(images, 1)
+        ]
+        return torch.as_tensor(torch.cat(means) * self.vae.config.scaling_factor)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images in about [-1, 1] of latents; carries gradient for the colour loss."""

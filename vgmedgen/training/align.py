@@ -73,7 +73,8 @@ def look(prior: VisualPrior, images: Iterable[Tensor]) -> Latents:
 def map_text(mapper: TextMapper, embeddings: Tensor) -> Latents:
     """Where the mapper puts captions with these embeddings (N, E), each by itself."""
     mapper.eval()
-    mapped = [mapper(row) for row in embeddings.to(device_of(mapper)).split(1)]
+    rows = torch.split(embeddings.to(device_of(mapper)), 1)
+    mapped = [mapper(row) for row in rows]
     anatomy, style = zip(*mapped, strict=True)
     return Latents(torch.cat(anatomy).cpu(), torch.cat(style).cpu())
 

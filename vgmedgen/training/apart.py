@@ -18,7 +18,7 @@ from vgmedgen.errors import TrainingError
 from vgmedgen.prior.model import VisualPrior
 from vgmedgen.text.encoder import TextEncoder
 from vgmedgen.text.mapper import TextMapper
-from vgmedgen.training.align import look, map_text
+from vgmedgen.training.align import Latents, look, map_text
 from vgmedgen.training.samples import Samples
 
 SHOWN = 3  # samples that are made again: one or two could hide a wrong layout
@@ -67,21 +67,24 @@ def check_models(prior: VisualPrior, mapper: TextMapper, px: int) -> None:
     Raises:
         TrainingError: naming what differs.
     """
-    for name in ("anatomy", "style"):
-        _apart(
-            f"{name} vectors of the visual prior",
-            lambda part, name=name: getattr(look(prior, part.split(1)), name),
-            _images(px),
-        )
-        _apart(
-            f"{name} vectors of the text mapper",
-            lambda part, name=name: getattr(map_text(mapper, part), name),
-            torch.randn(SHOWN, mapper.config.text_width, generator=_draw()),
-        )
+
+    def seen(images: Tensor) -> Tensor:
+        return _both(look(prior, torch.split(images, 1)))
+
+    def mapped(embeddings: Tensor) -> Tensor:
+        return _both(map_text(mapper, embeddings))
+
+    rows = torch.randn(SHOWN, mapper.config.text_width, generator=_draw())
+    _apart("vectors of the visual prior", seen, _images(px))
+    _apart("vectors of the text mapper", mapped, rows)
+
+
+def _both(found: Latents) -> Tensor:
+    return torch.cat([found.anatomy, found.style], dim=1)
 
 
 def _apart(what: str, make: Callable[[Tensor], Tensor], given: Tensor) -> None:
-    _same(what, make(given), torch.cat([make(one) for one in given.split(1)]))
+    _same(what, make(given), torch.cat([make(one) for one in torch.split(given, 1)]))
 
 
 def _same(what: str, one: Tensor, other: Tensor) -> None:
