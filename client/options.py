@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from vgmedgen.errors import ConfigError
+from vgmedgen.process.environment import NOBODY
 from vgmedgen.release.folders import is_there
 from vgmedgen.trust.facts import FACTS
 
@@ -46,9 +47,14 @@ def officer(by: str) -> str:
     """The name that stands beside a decision.
 
     Raises:
-        ConfigError: if it could not stand in an audit log.
+        ConfigError: if it could not stand in an audit log, or the login has none.
     """
     name = by or getpass.getuser()
+    if not by and name == NOBODY:
+        raise ConfigError(
+            "this login has no name of its own, and a decision is somebody's; say who "
+            "decides: --by 'A. Officer'"
+        )
     if not re.fullmatch(FACTS["approved_by"], name):
         raise ConfigError(
             f"'{name[:60]}' cannot stand beside a decision: letters, blanks, dots, "
