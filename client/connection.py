@@ -11,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from client.proxy import Proxy, proxy_of
 from vgmedgen.errors import (
     ConfigError,
     StateError,
@@ -41,11 +42,20 @@ class _Rule:
 
     pattern: re.Pattern[str]
     kind: type[VGMedGenError]
-    told: str  # {where}, and the groups of the pattern
+    told: str  # {where}, {proxy}, and the groups of the pattern
+    through: str  # the same where the other end of the line is a proxy's
 
 
-def _rule(pattern: str, kind: type[VGMedGenError], told: str) -> _Rule:
-    return _Rule(re.compile(pattern, re.IGNORECASE), kind, told)
+def _rule(
+    pattern: str, kind: type[VGMedGenError], told: str, through: str = ""
+) -> _Rule:
+    return _Rule(re.compile(pattern, re.IGNORECASE), kind, told, through or told)
+
+
+_NO_PROXY = (
+    "so {where} cannot be reached; correct the variable, or put the coordinator's host "
+    "into no_proxy"
+)
 
 
 _RULES = (
@@ -136,10 +146,21 @@ _RULES = (
         "or there",
     ),
     _rule(
-        r"Tunnel connection failed: (?P<status>\d+)|(?P<auth>407) proxy",
+        r"(?:Tunnel connection failed|ProxyError): 407|407 proxy",
         UnreachableError,
-        "the proxy of this machine does not let the connection to {where} through; ask "
-        "your network's people to allow it, or put the host into NO_PROXY",
+        "the proxy {proxy} wants a login, " + _NO_PROXY,
+    ),
+    _rule(
+        r"(?:Tunnel connection failed|ProxyError): (?P<status>5\d\d)",
+        UnreachableError,
+        "the proxy {proxy} cannot reach {where} (HTTP {status}); try again when the server "
+        "is up, check coordinator.address, or put the host into no_proxy",
+    ),
+    _rule(
+        r"Tunnel connection failed: \d+|ProxyError",
+        UnreachableError,
+        "the proxy {proxy} does not let the connection to {where} through; ask your "
+        "network's people to allow it, or put the host into no_proxy",
     ),
     _rule(
         r"(?:client error '|status )(?P<status>4\d\d)\b",
@@ -212,23 +233,27 @@ _RULES = (
         UnreachableError,
         "the name of {where} is unknown to this machine's name server; check the host "
         "in coordinator.address, or ask your network's people",
+        "the name of the proxy {proxy} is unknown to this machine, " + _NO_PROXY,
     ),
     _rule(
         "connection refused",
         UnreachableError,
         "nothing listens at {where}; check the port in coordinator.address, or "
         "try again when the server is up",
+        "the proxy {proxy} does not answer: nothing listens there, " + _NO_PROXY,
     ),
     _rule(
         "timed out|timeout",
         UnreachableError,
         "{where} does not answer in time; ask your network's people to open outbound "
         "TCP to this host and port, or try again when the server is up",
+        "the proxy {proxy} does not answer in time, " + _NO_PROXY,
     ),
     _rule(
         "no route to host|network is (?:unreachable|down)|host is down",
         UnreachableError,
         "there is no way from this machine to {where}; check its network",
+        "there is no way from this machine to the proxy {proxy}, " + _NO_PROXY,
     ),
     _rule(
         "connection (?:was )?(?:reset|aborted)|broken pipe|server disconnected"
@@ -236,6 +261,8 @@ _RULES = (
         UnreachableError,
         "{where} broke the connection off; try again, then ask your network's people "
         "whether a firewall does it",
+        "the connection to {where} through the proxy {proxy} broke off; try again, then "
+        "ask your network's people, or put the host into no_proxy",
     ),
 )
 
@@ -258,12 +285,15 @@ def address_of(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def explain(error: BaseException, *, where: str = WHERE) -> VGMedGenError:
+def explain(
+    error: BaseException, *, where: str = WHERE, proxy: Proxy | None = None
+) -> VGMedGenError:
     """The error of ours that another's error of a connection means.
 
     Args:
         error: of ssl, sockets, an HTTP library, or ours, which is given back.
         where: what the line calls the other side, such as host:port.
+        proxy: that was gone through; an HTTP library's error tells by itself.
 
     Returns:
         TrustError, UnreachableError or StateError with one line for a person; not raised.
@@ -274,8 +304,9 @@ def explain(error: BaseException, *, where: str = WHERE) -> VGMedGenError:
             return one
         if isinstance(one, OSError) and one.errno in {errno.ENOSPC, errno.EDQUOT}:
             return StateError("the disk is full; free some space, then start again")
+    proxy = proxy or next(filter(None, map(_gone_through, chain)), None)
     for one in chain:
-        if found := _ruled(_text(one), where):
+        if found := _ruled(_text(one), where, proxy):
             return found
     said = _short(_text(error))
     if any(isinstance(one, OSError) for one in chain):
@@ -283,12 +314,13 @@ def explain(error: BaseException, *, where: str = WHERE) -> VGMedGenError:
     return StateError(f"{where}: unforeseen ({said}); run `vgmedgen-client check`")
 
 
-def explain_exit(output: str, exit_code: int) -> str:
+def explain_exit(output: str, exit_code: int, proxy: Proxy | None = None) -> str:
     """One line on why a SuperNode ended.
 
     Args:
         output: the end of what it printed, both streams.
         exit_code: of its process; negative where a signal ended it.
+        proxy: that it goes through.
     """
     if exit_code < 0:
         name = _signal(-exit_code)
@@ -300,12 +332,12 @@ def explain_exit(output: str, exit_code: int) -> str:
     if codes:  # Flower says why right behind its exit code, on several lines
         why = "\n".join(lines[codes[-1] :])
         said = " ".join(lines[codes[-1] : codes[-1] + 2])
-        return str(_ruled(why, WHERE) or f"{_short(said)}; {_LOGS}")
+        return str(_ruled(why, WHERE, proxy) or f"{_short(said)}; {_LOGS}")
     # what goes wrong once it has joined is logged, and it ends as if it was told to
     lines = [line for line in lines if not _RETRIED.search(line)]
     errors = [line for line in lines if _ERROR.search(line)]
     for line in reversed(lines if exit_code else errors):
-        if found := _ruled(line, WHERE):
+        if found := _ruled(line, WHERE, proxy):
             return str(found)
     if exit_code == 0 and not errors:
         return _GRACEFUL
@@ -335,12 +367,23 @@ def _text(error: BaseException) -> str:
     return f"[code: {code}] {said}" if isinstance(code, int) else said
 
 
-def _ruled(text: str, where: str) -> VGMedGenError | None:
+def _gone_through(error: BaseException) -> Proxy | None:
+    """The proxy that an HTTP library's request went through."""
+    url = getattr(getattr(error, "_request", None), "url", None)
+    try:
+        return proxy_of(str(url.host)) if url is not None else None
+    except ConfigError:
+        return None
+
+
+def _ruled(text: str, where: str, proxy: Proxy | None) -> VGMedGenError | None:
     for rule in _RULES:
         if found := rule.pattern.search(text):
             words = {name: word or "" for name, word in found.groupdict().items()}
             words["why"] = words.get("why", "").strip() or "no reason given"
-            return rule.kind(rule.told.format(where=where, **words))
+            told = rule.through if proxy else rule.told
+            name = proxy or "of this machine"
+            return rule.kind(told.format(where=where, proxy=name, **words))
     return None
 
 

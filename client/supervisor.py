@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 from client.heartbeats import Heartbeats
@@ -72,8 +73,10 @@ def serve(folder: Path, *, as_json: bool = False) -> None:
 
 def keep(folder: Path, stop: threading.Event) -> None:
     """Keep a site's SuperNode and runner until `stop` is set."""
-    from client.connection import explain_exit  # noqa: PLC0415 - brings Flower
+    from client.connection import address_of, explain_exit  # noqa: PLC0415
+    from client.proxy import proxy_of  # noqa: PLC0415
 
+    host, _ = address_of(load_config(folder / FILE).coordinator.address)
     env = OFFLINE | {
         PORT: str(free_port()),
         "FLWR_HOME": str(folder / NODE / "flower"),
@@ -88,7 +91,7 @@ def keep(folder: Path, stop: threading.Event) -> None:
         "node",
         module(ROLE, "supernode", str(folder)),
         env,
-        explain=explain_exit,
+        explain=partial(explain_exit, proxy=proxy_of(host)),
         pause_of=pause_of,
         hear=node_says,
     )

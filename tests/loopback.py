@@ -132,13 +132,19 @@ def rude(*, silent: bool):
 
 
 @contextmanager
-def proxy():
-    """An HTTP proxy that only knows CONNECT; yields its port and what was asked of it."""
+def proxy(refuses=0):
+    """An HTTP proxy that only knows CONNECT; yields its port and what was asked of it.
+
+    With `refuses`, that is the status of all that it answers.
+    """
     asked: list[tuple[str, str]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_CONNECT(self):
             asked.append((self.path, self.headers.get("Proxy-Authorization", "")))
+            if refuses:
+                self.send_error(refuses)
+                return
             host, _, port = self.path.rpartition(":")
             with socket.create_connection((host, int(port))) as far:
                 self.send_response_only(200)

@@ -2,15 +2,12 @@
 
 import ssl
 import time
-import urllib.request
-from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
 
 from cryptography import x509
 
@@ -18,6 +15,7 @@ from client.connection import address_of, explain
 from client.preflight.finding import Caution
 from client.preflight.keys import SOON, days_until, expires
 from client.preflight.place import Place
+from client.proxy import proxy_of
 from vgmedgen.errors import TrustError, VGMedGenError
 from vgmedgen.trust import nodekeys
 from vgmedgen.trust.nodekeys import MOST_SKEW_S
@@ -33,10 +31,10 @@ def port(place: Place) -> str:
     """Something takes connections at the coordinator's host and port."""
     where = place.coordinator.address
     host, number = address_of(where)
-    proxy = _proxy(host)
+    proxy = proxy_of(host)
     with _open(place, None):
         pass
-    through = f" through the proxy {proxy.hostname}:{proxy.port}" if proxy else ""
+    through = f" through the proxy {proxy}" if proxy else ""
     return f"{_name(host, number)} takes connections{through}"
 
 
@@ -106,8 +104,8 @@ def _open(place: Place, context: ssl.SSLContext | None) -> Iterator[HTTPConnecti
     A certificate that is refused is left to the caller, who can say more about it.
     """
     host, number = address_of(place.coordinator.address)
-    proxy = _proxy(host)
-    at = (proxy.hostname or "", proxy.port or 80) if proxy else (host, number)
+    proxy = proxy_of(host)
+    at = (proxy.host, proxy.port) if proxy else (host, number)
     line = (
         HTTPSConnection(*at, timeout=TIMEOUT_S, context=context)
         if context
@@ -115,13 +113,13 @@ def _open(place: Place, context: ssl.SSLContext | None) -> Iterator[HTTPConnecti
     )
     try:
         if proxy:
-            line.set_tunnel(host, number, _login(proxy.username, proxy.password))
+            line.set_tunnel(host, number, proxy.headers)
         line.connect()
         yield line
     except ssl.SSLCertVerificationError:
         raise
     except (OSError, HTTPException) as error:
-        raise explain(error, where=_name(host, number)) from None
+        raise explain(error, where=_name(host, number), proxy=proxy) from None
     finally:
         line.close()
 
@@ -189,22 +187,6 @@ def _names(certificate: x509.Certificate) -> list[str]:
         return []
     addresses = found.get_values_for_type(x509.IPAddress)
     return [*found.get_values_for_type(x509.DNSName), *map(str, addresses)]
-
-
-def _proxy(host: str) -> SplitResult | None:
-    """The proxy that Flower's HTTP library would take to this host."""
-    told = urllib.request.getproxies()
-    url = told.get("https") or told.get("all")
-    if not url or urllib.request.proxy_bypass(host):
-        return None
-    return urlsplit(url if "://" in url else f"http://{url}")
-
-
-def _login(user: str | None, password: str | None) -> dict[str, str]:
-    if user is None:
-        return {}
-    both = f"{unquote(user)}:{unquote(password or '')}"
-    return {"Proxy-Authorization": f"Basic {b64encode(both.encode()).decode()}"}
 
 
 def _name(host: str, number: int) -> str:
