@@ -110,10 +110,12 @@ class Site:
     def datasets(self) -> tuple[Dataset, ...]:
         """What the adapters read, cut to the site's units."""
         let = self.policy.identified_dicom
-        return tuple(
+        found = tuple(
             sitedata.read(source, self.folder, identified=let)
             for source in self.config.sources
         )
+        sitedata.check_names(found)
+        return found
 
     @cached_property
     def samples(self) -> Samples:

@@ -7,6 +7,7 @@ from pathlib import Path
 from vgmedgen.data import adapters, split
 from vgmedgen.data.records import Dataset
 from vgmedgen.data.tables import nfc
+from vgmedgen.data.unitnames import near_double
 from vgmedgen.errors import DataError
 from vgmedgen.siteconfig import SiteConfig, SiteSource
 
@@ -42,6 +43,24 @@ def read(source: SiteSource, folder: Path, *, identified: bool) -> Dataset:
             f"site.yaml lists no unit of {root}; name some, or remove the source"
         )
     return dataset.only(listed)
+
+
+def check_names(datasets: Sequence[Dataset]) -> None:
+    """Refuse a person whom two sources call by names that differ in case or blanks.
+
+    Each source is held to that by itself; the names of single images say nothing.
+
+    Raises:
+        DataError: naming both.
+    """
+    kinds = [dataset for dataset in datasets if dataset.unit_kind != "image"]
+    double = near_double(unit for dataset in kinds for unit in dataset.units)
+    if len(kinds) > 1 and double:
+        raise DataError(
+            f"the sources of site.yaml have the units '{double[0]}' and '{double[1]}', "
+            "which differ in case or blanks alone; write both alike, or let them differ "
+            "by more"
+        )
 
 
 def heldout(config: SiteConfig, datasets: Sequence[Dataset]) -> frozenset[str]:

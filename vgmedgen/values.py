@@ -108,9 +108,9 @@ def override(schema: type, word: str) -> dict[str, Any]:
     """
     key, _, text = word.partition("=")
     kind = kind_of(schema, key)
-    value: Any = Text(text, plain=True)
+    value: Any = Text(text, line=0)
     if kind is str:
-        value = Text(text, plain=False)
+        value = Text(text, plain=False, line=0)
     elif kind not in (int, float, bool):  # also of a key that there is not
         value = parse_yaml(text, f"the value of '{key}'")
     found: dict[str, Any] = {}
@@ -172,7 +172,9 @@ def _text(value: Text, key: str) -> str:
 
 
 def _line(value: object) -> str:
-    return f" (line {value.line})" if isinstance(value, Text) else ""
+    if isinstance(value, Text) and value.line:
+        return f" (line {value.line})"
+    return ""
 
 
 def _shown(value: object) -> str:

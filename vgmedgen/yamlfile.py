@@ -42,7 +42,7 @@ class Text(str):
 
     Attributes:
         plain: whether it stood without quotes, so that it may be a number or nothing.
-        line: where it began, from 1.
+        line: where it began, from 1; 0 where it stood in no file.
     """
 
     plain: bool

@@ -55,6 +55,16 @@ def check_alike(path: Path, units: Iterable[tuple[int, str]]) -> None:
             )
 
 
+def near_double(units: Iterable[str]) -> tuple[str, str] | None:
+    """The first two units whose names differ in case, blanks or hidden signs alone."""
+    first: dict[str, str] = {}
+    for unit in units:
+        other = first.setdefault(_looks(unit), unit)
+        if other != unit:
+            return other, unit
+    return None
+
+
 def _looks(unit: str) -> str:
     """A name without case, blanks and signs that cannot be seen."""
     folded = unicodedata.normalize("NFKC", unit).casefold()
