@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from vgmedgen.audit import copies, inversion, membership, models, verdict
 from vgmedgen.audit import run as audit_run
 from vgmedgen.audit.conformance import Finding
+from vgmedgen.audit.recorded import Most
 from vgmedgen.audit.run import Effort, audit
 from vgmedgen.audit.verdict import Claim, Evidence, judge
 from vgmedgen.data.images import as_uint8
@@ -23,7 +24,15 @@ from vgmedgen.prior.model import VisualPrior
 from vgmedgen.training.align import map_text
 from vgmedgen.training.rounds import Workbench
 
-TINY = Effort(canaries={"mapper": 12}, draws=2, images=1, steps=3)
+TINY = Effort(
+    canaries={"mapper": 12},
+    draws=2,
+    images=1,
+    steps=3,
+    spots=1,
+    worlds=1,
+    most=Most(units=12, steps=2, rounds=1),
+)
 CLAIM = Claim(epsilon=3.0, delta=1e-5, unit="image", accountant="PRV", scope="all runs")
 
 

@@ -11,7 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vgmedgen.audit import canaries, conformance, copies, inversion, membership, models
+from vgmedgen.audit import (
+    canaries,
+    conformance,
+    copies,
+    inversion,
+    membership,
+    models,
+    recorded,
+)
 from vgmedgen.audit.page import facts, page
 from vgmedgen.audit.trainer import SiteTrainer, Trainer, noise_of
 from vgmedgen.audit.verdict import CONFIDENCE, Claim, Evidence, Verdict, judge
@@ -38,10 +46,29 @@ class Effort:
     draws: int  # timesteps per image in membership
     images: int  # to recover
     steps: int  # of each recovery
+    spots: int  # steps of each recorded round that are computed again unit by unit
+    worlds: int  # units whose losses are asked about in two worlds
+    most: recorded.Most | None  # of the recorded training; None: all of it, as planned
 
 
-QUICK = Effort(canaries={MAPPER: 128}, draws=4, images=1, steps=300)
-FULL = Effort(canaries={MAPPER: 256, LORA: 48}, draws=16, images=3, steps=300)
+QUICK = Effort(
+    canaries={MAPPER: 128},
+    draws=4,
+    images=1,
+    steps=300,
+    spots=1,
+    worlds=1,
+    most=recorded.Most(units=48, steps=64, rounds=2),
+)
+FULL = Effort(
+    canaries={MAPPER: 256, LORA: 48},
+    draws=16,
+    images=3,
+    steps=300,
+    spots=3,
+    worlds=2,
+    most=None,
+)
 
 
 def audit(
@@ -89,6 +116,17 @@ def audit(
         if planned is not None:
             progress("checks of the engine")
             found_checks = conformance.examine(engine, plan, site.training, folder)
+            restarted = engine.restart()
+            found_checks += recorded.examine(
+                restarted,
+                restarted.states(),
+                plan,
+                site.training,
+                spots=effort.spots,
+                units=effort.worlds,
+                most=effort.most,
+                progress=lambda part: progress(f"recorded training: {part}"),
+            )
         for training, count in effort.canaries.items():
             progress(f"canaries in the training '{training}'")
             planted.append(
@@ -105,6 +143,8 @@ def audit(
             )
     if quick:
         skipped.append("canaries in the training 'generate' (leave out --quick)")
+    if quick and effort.most is not None and planned is not None:
+        skipped.append(f"{effort.most.left_out()} (leave out --quick)")
     progress("membership")
     members = _membership(site, attacked, plan, effort, each)
     if not members:

@@ -29,6 +29,7 @@ __all__ = [
     "binomial",
     "bootstrap",
     "excess_chance",
+    "guessed",
     "one_run_bound",
     "one_run_chance",
     "rates_bound",
@@ -160,6 +161,16 @@ def one_run_chance(
     return float(min(1.0, tail + 2 * total * delta * slack))
 
 
+def guessed(
+    scores: Scores, included: NDArray[np.bool_], part: float
+) -> tuple[int, int]:
+    """Guesses at the extremes of a share of `scores`, and how many of them are right."""
+    order, total = np.argsort(scores), len(scores)
+    half = min(max(1, round(part * total / 2)), total // 2)
+    correct = int(included[order[-half:]].sum() + (~included[order[:half]]).sum())
+    return 2 * half, correct
+
+
 def best_one_run(
     scores: Scores,
     included: NDArray[np.bool_],
@@ -174,16 +185,13 @@ def best_one_run(
     the lowest are not. How many guesses to make is tried in `shares`; what may go
     wrong is divided by their number (Bonferroni).
     """
-    order = np.argsort(scores)
     total = len(scores)
     level = 1 - (1 - confidence) / len(shares)
     best: OneRun | None = None
     for part in shares:
-        half = max(1, round(part * total / 2))
-        half = min(half, total // 2)
-        correct = int(included[order[-half:]].sum() + (~included[order[:half]]).sum())
-        bound = one_run_bound(2 * half, correct, total, delta, level)
-        found = OneRun(epsilon=bound, guesses=2 * half, correct=correct, total=total)
+        guesses, correct = guessed(scores, included, part)
+        bound = one_run_bound(guesses, correct, total, delta, level)
+        found = OneRun(epsilon=bound, guesses=guesses, correct=correct, total=total)
         if best is None or found.epsilon > best.epsilon:
             best = found
     if best is None:

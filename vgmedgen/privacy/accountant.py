@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from opacus.accountants import PRVAccountant, RDPAccountant
 from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
 
@@ -22,6 +23,8 @@ MOST_GROUPS = 24  # distinct (noise, rate) above which PRV takes minutes: RDP th
 FINEST, COARSEST = 5e-4, 0.01  # bounds of PRV's error in epsilon
 # Renyi orders; those beyond 64 matter to small epsilons only
 ORDERS = [1 + x / 10 for x in range(1, 100)] + [*range(12, 64), 96, 128, 256, 512, 1024]
+LEAST_DELTA = 1e-8  # error in delta that a composed curve may have
+MOST_COMPOSED = 200.0  # epsilon beyond which composing a curve takes too much memory
 ERROR_SHARE = 0.002  # PRV's error as a share of epsilon, between those bounds
 
 
@@ -72,6 +75,41 @@ def spent(mechanisms: Iterable[Mechanism], delta: float) -> Spent:
     if not fine <= rough:  # not a number, where PRV's grid overflowed
         return Spent(epsilon=rough, accountant="RDP")
     return Spent(epsilon=fine, accountant="PRV")
+
+
+def profile(
+    mechanisms: Iterable[Mechanism], epsilons: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Delta of all `mechanisms` together at each epsilon (k,) from 0 up: upper bounds.
+
+    The smaller of what PRV composes numerically and what Renyi divergences allow.
+    """
+    history = merged(mechanisms)
+    with _silent():
+        divergences = sum(
+            compute_rdp(
+                q=one.rate, noise_multiplier=one.noise, steps=one.steps, orders=ORDERS
+            )
+            for one in history
+        )
+        orders = np.array(ORDERS)
+        # Canonne, Kamath and Steinke 2020, arXiv 2004.00010, proposition 12
+        powers = (
+            (orders - 1) * (divergences - epsilons[:, None])
+            + (orders - 1) * np.log1p(-1 / orders)
+            - np.log(orders)
+        )
+        deltas = np.exp(np.nan_to_num(powers, nan=0.0)).min(1)
+        accountant = PRVAccountant()
+        accountant.history = [(one.noise, one.rate, one.steps) for one in history]
+        if float(np.min(deltas)) < 1 and _rdp(history, LEAST_DELTA) < MOST_COMPOSED:
+            found = accountant._get_dprv(eps_error=COARSEST, delta_error=LEAST_DELTA)  # noqa: SLF001  # the library gives no curve otherwise
+            losses, mass = found.domain.ts, found.pmf
+            gains = -np.expm1(np.minimum(0.0, epsilons[:, None] - COARSEST - losses))
+            composed = gains @ mass + LEAST_DELTA
+            deltas = np.fmin(deltas, composed)
+    bounded: NDArray[np.float64] = np.clip(deltas, 0.0, 1.0)
+    return bounded
 
 
 def bound(mechanisms: Iterable[Mechanism], delta: float) -> float:

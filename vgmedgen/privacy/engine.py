@@ -8,7 +8,7 @@ et al. 2023, arXiv 2210.09929.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,10 +19,8 @@ from vgmedgen.errors import TrainingError
 from vgmedgen.privacy.accountant import Mechanism
 from vgmedgen.privacy.persample import PerUnit
 from vgmedgen.privacy.randomness import Secret
+from vgmedgen.privacy.recording import LossFn, recorder
 from vgmedgen.ranges import positive, within
-
-LossFn = Callable[[int, Tensor, torch.Generator], Tensor]
-"""(step from 0, rows (R,) of the samples, generator) -> loss of each row (R,)."""
 
 TOLERANCE = 1e-4  # of the self-test, relative to the gradient's norm
 TESTED_UNITS = 3  # one or two could hide a wrong layout
@@ -126,6 +124,9 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]
 
     def scale_grad(self) -> None:
         """Divide by the expected number of units, a public constant."""
+        watch = recorder()
+        if watch is not None:
+            watch.noised()
         for weight in self.params:
             weight.grad.div_(self.expected_batch_size)
 
@@ -144,6 +145,7 @@ def step(
     """
     parts = private.parts(private.draw())
     draw = private.secret.generator()
+    watch = recorder()
     total, count = 0.0, 0
     for place, part in enumerate(parts):
         optimizer.zero_grad()
@@ -155,6 +157,8 @@ def step(
             # nobody joined, or a part of the model that this loss does not reach
             if weight.grad_sample is None:
                 weight.grad_sample = weight.new_zeros(len(part), *weight.shape)
+        if watch is not None:
+            watch.graded()
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total / count if count else math.nan

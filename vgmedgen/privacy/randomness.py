@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from torch import Tensor
 
+from vgmedgen.privacy.recording import recorder
+
 KEY_BYTES = 32
 NONCE_BYTES = 16  # ChaCha20's block counter included
 MANTISSA = 52  # bits of a double
@@ -61,6 +63,9 @@ class Secret:
         drawn = torch.empty(tuple(shape))
         for part in torch.split(drawn.view(-1), CHUNK):
             part.copy_(self._standard(len(part)) * std)
+        watch = recorder()
+        if watch is not None:
+            watch.drew(drawn)
         return drawn
 
     def joins(self, units: int, rate: float) -> list[int]:

@@ -18,13 +18,15 @@ from torch import Tensor, nn
 from vgmedgen.errors import TrainingError
 from vgmedgen.files import write_bytes
 from vgmedgen.privacy import engine
-from vgmedgen.privacy.engine import LossFn, Private, PrivateOptimizer
+from vgmedgen.privacy.engine import Private, PrivateOptimizer
 from vgmedgen.privacy.persample import PerUnit
+from vgmedgen.privacy.recording import LossFn, recorder
 
 CLIP_NORM = 1.0  # L2 norm over everything that trains together
 Progress = Callable[[int], None]  # is told how many steps are done
 
 WARMUP = 0.1  # share of the steps over which the learning rate rises
+WEIGHT_DECAY = 1e-4  # of AdamW
 
 
 def seed_of(*words: object) -> int:
@@ -202,6 +204,9 @@ def fit_private(
     """
     with _only(model, weights):
         engine.self_test(loss_of, model, weights, private)
+        watch = recorder()
+        if watch is not None:
+            loss_of = watch.begin(weights, loss_of)
         optimizer = adamw(list(weights.values()), rate)
         average = {name: w.detach().clone() for name, w in weights.items()}
         kept = {**weights, **{f"average.{name}": w for name, w in average.items()}}
@@ -221,6 +226,8 @@ def fit_private(
         with torch.no_grad():
             for name, weight in weights.items():
                 weight.copy_(average[name])
+        if watch is not None:
+            watch.end()
     if checkpoint:
         checkpoint.path.unlink(missing_ok=True)
     return log
@@ -228,7 +235,7 @@ def fit_private(
 
 def adamw(weights: Sequence[Tensor], rate: float) -> torch.optim.AdamW:
     """The optimiser of every training."""
-    return torch.optim.AdamW(weights, lr=rate, weight_decay=1e-4)
+    return torch.optim.AdamW(weights, lr=rate, weight_decay=WEIGHT_DECAY)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
