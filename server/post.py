@@ -26,9 +26,10 @@ _LONGEST_POLL_S = 2.0  # a poll is a request to the SuperLink in deployment
 _MOST_SENDS = 20  # of one question to one node, whose line may break again and again
 _MOST_CRASHES = 3  # of its app under one question
 _CRASHED = 8  # Flower's code of an app that is gone
-_LOST = frozenset({3, 4, 5, _CRASHED})
-"""Flower's codes of a question or an answer that was lost on the way, of a node that is
-gone, and of an app that is: the same question, asked again, may be answered."""
+_LOST = frozenset({3, 4, 5})
+"""Codes with which the SuperLink says that a question or an answer was lost on the way, or
+that a node is gone: the same question, asked again, may be answered."""
+_SUPERLINK = 1  # the node that Flower says they are from; no site has this number
 _MALFORMED = (  # what building a reply from a hostile site's objects can raise
     ExchangeError,
     ArithmeticError,
@@ -184,7 +185,7 @@ class _Question:
         for node, reply in replies.items():
             if node in self.replies and not self.replies[node].has_error():
                 continue  # now the loss of an earlier send to it is told
-            lost = reply.has_error() and reply.error.code in _LOST
+            lost = _lost(reply)
             if lost and node in waiting:
                 continue
             if lost and reply.error.code == _CRASHED:
@@ -217,6 +218,14 @@ class _Question:
                 self.replies[node] = reply
                 del self._lost[node]
         return again
+
+
+def _lost(reply: Message) -> bool:
+    """Whether it says that the question was lost, by no fault of the site's."""
+    if not reply.has_error():
+        return False
+    told = reply.error.code in _LOST and reply.metadata.src_node_id == _SUPERLINK
+    return told or reply.error.code == _CRASHED
 
 
 def _node(told: Any) -> Node:  # noqa: ANN401 - a protobuf type of Flower

@@ -60,7 +60,7 @@ def no_proxy(monkeypatch):
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setattr(network, "TIMEOUT_S", 0.6)
+    monkeypatch.setattr(network, "TIMEOUT_S", 60.0)
 
 
 @pytest.fixture

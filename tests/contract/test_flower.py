@@ -160,4 +160,4 @@ def test_an_engine_that_gives_up_ends_the_server_app_too(monkeypatch):
     monkeypatch.setattr(engine.InProcess, "build", broken)
     with pytest.raises(VGMedGenError, match="engine stopped"):
         engine.drive(server_that(wait), ClientApp(), sites=1, run_config={})
-    assert ended.wait(timeout=5)
+    assert ended.wait(timeout=300)

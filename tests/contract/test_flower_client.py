@@ -264,7 +264,7 @@ def test_a_server_that_sends_a_node_elsewhere_gets_nothing_there(tmp_path):
                 f"localhost:{sends.server_port}",
                 trusted,
                 nodekeys.load(tmp_path / "node.key"),
-                timeout=5,
+                timeout=60,
             )
     finally:
         for server in servers:

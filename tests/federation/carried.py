@@ -14,7 +14,7 @@ from client.node import CONFIRMED, PORT, SECRET
 from server import flower, place
 from server.kits import Kits
 from server.process import ADMIN, LISTEN
-from tests.federation.processes import free_ports, wait
+from tests.federation.processes import UP_S, free_ports, wait
 from tests.provisioned import made, seal_base
 from vgmedgen.errors import VGMedGenError
 from vgmedgen.trust import nodekeys
@@ -114,7 +114,7 @@ class Carried:
         """How many heartbeats the node says were confirmed."""
         return self.node.text.count(CONFIRMED)
 
-    def wait_confirmed(self, more=1, seconds=120.0):
+    def wait_confirmed(self, more=1, seconds=UP_S):
         """Wait until so many more heartbeats are confirmed."""
         wanted = self.confirmed + more
         begun = time.monotonic()

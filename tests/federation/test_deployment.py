@@ -201,7 +201,7 @@ def test_a_stock_supernode_that_was_not_let_in_does_not_get_in(place, tmp_path, 
         [BIN / "flower-supernode", *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
         env={"PATH": str(BIN), "HOME": str(tmp_path), "FLWR_TELEMETRY_ENABLED": "0"},
     )

@@ -104,8 +104,8 @@ def config(**federation):
         "align_rounds": 1,
         "generate_rounds": 2,
         "min_sites": 2,
-        "wait_s": 5.0,
-        "round_timeout_s": 20.0,
+        "wait_s": 60.0,
+        "round_timeout_s": 600.0,
         **federation,
     }
     return RunConfig(federation=FederationConfig(**asked))

@@ -48,7 +48,7 @@ def handshake(ca: Path, server: Path, dialled: str) -> str:
     trusting.verify_flags |= ssl.VERIFY_X509_STRICT
     try:
         with (
-            socket.create_connection(listener.getsockname(), timeout=10) as stream,
+            socket.create_connection(listener.getsockname(), timeout=60) as stream,
             trusting.wrap_socket(stream, server_hostname=dialled) as secured,
         ):
             assert secured.recv(4) == b"here"

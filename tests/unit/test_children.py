@@ -21,7 +21,7 @@ def python(code, **more):
     return Child("kid", [sys.executable, "-u", "-c", code], **more)
 
 
-def wait(until, seconds=10.0):
+def wait(until, seconds=300.0):
     end = time.monotonic() + seconds
     while not until():
         assert time.monotonic() < end, "waited in vain"
@@ -48,13 +48,14 @@ def test_a_child_that_ends_is_started_again_after_a_growing_pause(kept, caplog):
     for _ in range(3):
         wait(lambda: not child.running)
         child.tend()
-        pauses.append(child.due - time.monotonic())
+        pauses.append(child.pause)
         assert not child.running
         child.due = 0.0
         child.tend()
         assert child.process is not None
-    assert 0.8 < pauses[0] < pauses[1] < pauses[2] < 4.1
-    assert "kid ended: exit status 3; starting it again in 1 s" in caplog.text
+    assert pauses == [2.0, 4.0, 8.0]
+    for seconds in (1, 2, 4):
+        assert f"exit status 3; starting it again in {seconds} s" in caplog.text
 
 
 def test_a_child_that_is_killed_is_named_with_the_signal(kept, caplog):
@@ -93,7 +94,7 @@ def test_why_a_child_ended_and_when_it_starts_again_can_be_told(kept, caplog):
     wait(lambda: not child.running)
     child.tend()
     assert "kid ended: taken 1; starting it again in 20 s" in caplog.text
-    assert 18 < child.due - time.monotonic() < 21
+    assert child.due >= child.started + 20
 
 
 def test_a_child_that_does_not_stop_is_ended(kept):
@@ -198,14 +199,14 @@ def test_json_lines_are_json_whatever_a_child_says(capsys):
         root.setLevel(level)
 
 
-def test_the_shortest_pause_comes_back_after_a_long_life(kept, monkeypatch):
+def test_the_shortest_pause_comes_back_after_a_long_life(kept, monkeypatch, caplog):
     monkeypatch.setattr(children, "STEADY_S", 0.0)
     child = kept(python("raise SystemExit(1)"))
     child.pause = 32.0
     child.tend()
     wait(lambda: not child.running)
     child.tend()
-    assert child.due - time.monotonic() < 1.1
+    assert "starting it again in 1 s" in caplog.text
 
 
 def test_what_a_child_says_cannot_steer_a_terminal(caplog):

