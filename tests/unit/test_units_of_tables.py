@@ -100,6 +100,14 @@ def test_a_unit_that_says_that_nobody_knows_it_is_refused(tmp_path, word):
         adapters.read("table", tmp_path, grouping=tmp_path / "units.csv")
 
 
+@pytest.mark.parametrize("word", ["1.23457E+11", "1,2E+15", "4.7e12", "-1.5E+20"])
+def test_a_number_that_a_spreadsheet_shortened_is_no_name(tmp_path, word):
+    told = refused(tmp_path, {"patient_id": ["p", "p", f'"{word}"', f'"{word}"']})
+    assert "line 4" in told
+    assert "shortened" in told
+    assert table(tmp_path, ["1E5", "1E5", "12.0", "E+11"]).unit_kind == "patient"
+
+
 @pytest.mark.parametrize(
     "other",
     [

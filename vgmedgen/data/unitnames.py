@@ -4,6 +4,7 @@ A unit is what privacy protects. A cell that says `nan` would join strangers, an
 beside `p1` would make two units of one patient.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,17 +16,28 @@ NOBODY = frozenset(
     {
         *("nan", "none", "null", "nil", "na", "n/a", "n.a.", "#n/a", "#na", "<na>"),
         *("-", "--", "---", "\u2013", "\u2014", "?", "??", ".", "..", "...", "_", "/"),
+        *("#ref!", "#value!", "#name?", "#null!", "#num!", "#div/0!", "#####"),
         *("unknown", "missing", "empty", "undefined", "not available", "anonymous"),
     }
 )
+
+
+_SHORTENED = re.compile(r"[+-]?[0-9][.,][0-9]+E\+?[0-9]+", re.IGNORECASE)
 
 
 def named(path: Path, line: int, unit: str) -> str:
     """A unit's name in Unicode's composed form.
 
     Raises:
-        DataError: if it is what programs and people write where they know none.
+        DataError: if it is what programs and people write where they know none, or what
+            a spreadsheet makes of a long number.
     """
+    if _SHORTENED.fullmatch(unit):
+        raise DataError(
+            f"{path} line {line}: the unit '{unit}' is a number that a spreadsheet has "
+            "shortened, and others may look the same now; format the column as text and "
+            "fill it in again"
+        )
     if _looks(unit) in {_looks(word) for word in NOBODY} or not _looks(unit):
         raise DataError(
             f"{path} line {line}: the unit is '{unit}', which says that nobody knows it; "
