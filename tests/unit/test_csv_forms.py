@@ -1,5 +1,6 @@
 """A csv as spreadsheets write it is read; columns that are nearly right are refused."""
 
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -262,6 +263,33 @@ def test_a_name_is_matched_whatever_form_its_letters_have(folder, on_disk, typed
     assert record.masks == (below / f"m {on_disk}",)
     assert (record.caption, record.unit) == ("said", COMPOSED)
     assert record.id == f"{COMPOSED.removesuffix('.png')}/{COMPOSED}"
+
+
+def test_a_folder_and_its_csvs_are_there_whatever_form_their_names_have(folder):
+    for on_disk, typed in ((COMPOSED, APART), (APART, COMPOSED)):
+        place = folder / f"{on_disk} data"
+        (place / "images").mkdir(parents=True)
+        (place / "masks").mkdir()
+        for below in ("images/a.png", "masks/a.png"):
+            (place / below).write_bytes((folder / "a.png").read_bytes())
+        (folder / f"{on_disk}.csv").write_text("image,caption\na,said\n")
+        (folder / f"u {on_disk}.csv").write_text("image,unit\na,p\n")
+        (record,) = adapters.read(
+            "kvasir-seg",
+            folder / f"{typed} data",
+            captions=folder / f"{typed}.csv",
+            grouping=folder / f"u {typed}.csv",
+        ).records
+        assert (record.caption, record.unit) == ("said", "p")
+        shutil.rmtree(place)
+        for path in folder.glob("*.csv"):
+            path.unlink()
+
+
+@pytest.mark.parametrize("dataset", ["busi", "ham10000", "kvasir-seg"])
+def test_a_file_in_place_of_a_folder_is_refused_in_one_line(folder, dataset):
+    with pytest.raises(DataError, match=dataset):
+        adapters.read(dataset, folder / "a.png")
 
 
 def test_two_names_that_look_equal_are_refused(folder):

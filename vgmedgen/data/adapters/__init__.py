@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vgmedgen.data import dicom, synthetic
 from vgmedgen.data.adapters import busi, given, ham10000, kvasir_seg, table
-from vgmedgen.data.adapters.folders import OPENED
+from vgmedgen.data.adapters.folders import OPENED, Names
 from vgmedgen.data.joining import joined, renamed
 from vgmedgen.data.records import Dataset, Record
 from vgmedgen.errors import DataError
@@ -66,18 +66,28 @@ def read(
             f"there is no adapter for '{dataset}'; there are: {', '.join(ADAPTERS)}"
         )
     try:
-        found = _listed(dataset, adapter, root)
+        found = _listed(dataset, adapter, _as_written(root))
         _check_dicom(found, identified=identified)
         _check_cleared(found)
         if grouping is not None:
-            found = given.grouped(found, grouping)
+            found = given.grouped(found, _as_written(grouping))
         found = _twins_together(found)
     except PermissionError as error:
         raise DataError(
             f"{dataset}: {error.filename or root} cannot be read: permission denied; "
             f"{OPENED}"
         ) from None
-    return found if captions is None else given.with_captions(found, captions)
+    return (
+        found if captions is None else given.with_captions(found, _as_written(captions))
+    )
+
+
+def _as_written(path: Path) -> Path:
+    """A path in the form in which the disk has its letters, if there is one such."""
+    if path.exists():
+        return path
+    found = Names().places(Path(), str(path))
+    return found[0] if len(found) == 1 else path
 
 
 def _listed(dataset: str, adapter: Callable[[Path], Dataset], root: Path) -> Dataset:

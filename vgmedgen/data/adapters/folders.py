@@ -24,6 +24,8 @@ def own_folder(root: Path, holds: Callable[[Path], bool]) -> Path | None:
         DataError: if none holds and one is closed, which may be the one that is meant.
         PermissionError: if `root` itself is closed.
     """
+    if not root.is_dir():
+        return None
     below = [path for path in visible(root) if path.is_dir()]
     if holds(root):
         return root
@@ -71,14 +73,18 @@ class Names:
         self._listed: dict[Path, dict[str, list[Path]]] = {}
 
     def find(self, folder: Path, name: str) -> list[Path]:
-        """What a path below `folder` may mean: one, none, or several that look equal."""
+        """Files that a path below `folder` may mean: one, none, or several."""
+        return [one for one in self.places(folder, name) if one.is_file()]
+
+    def places(self, folder: Path, name: str) -> list[Path]:
+        """Files and folders that it may mean; several look equal."""
         path = PurePath(name)
         found = [folder / path.anchor] if path.anchor else [folder]
         for part in path.relative_to(path.anchor).parts:
             found = [
                 one for place in found for one in self._of(place, part) if one.exists()
             ]
-        return [one for one in found if one.is_file()]
+        return found
 
     def _of(self, folder: Path, part: str) -> list[Path]:
         exact = folder / part
