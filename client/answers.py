@@ -14,7 +14,7 @@ def present(message: Message, site: Site, run: str, plan: Plan) -> Message:
     """Say who is here, on which base, and what it could exchange."""
     digest = site.schema(plan).digest
     origin = {"run": run, **_self(site), "exchange": digest, "version": __version__}
-    return _reply(message, origin)
+    return _reply(message, origin | {"ledger": site.mark})
 
 
 def trained(message: Message, site: Site, order: Order, outcome: Outcome) -> Message:
@@ -30,7 +30,7 @@ def trained(message: Message, site: Site, order: Order, outcome: Outcome) -> Mes
         check_names(outcome.state, schema.groups[group])
         leaving = {spec.name: outcome.state[spec.name] for spec in specs}
         flats[group] = Array(pack(leaving, specs))
-    reply = _reply(message, _origin(site, order))
+    reply = _reply(message, _origin(site, order) | {"ledger": site.mark})
     reply.content[UP[Kind.TRAIN].arrays] = flats
     reply.content[UP[Kind.TRAIN].numbers] = _numbers(site, outcome)
     return reply

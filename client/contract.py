@@ -46,6 +46,20 @@ class Site(Protocol):
         """Digest of the site's own base bundle."""
         ...
 
+    @property
+    def booked(self) -> frozenset[tuple[str, int]]:
+        """Run and round of all that the ledger holds.
+
+        Raises:
+            StateError: if the ledger is damaged, moved or another site's.
+        """
+        ...
+
+    @property
+    def mark(self) -> str:
+        """How far the ledger has come, as it may be told (`vgmedgen.privacy.mark`)."""
+        ...
+
     def schema(self, plan: Plan) -> ExchangeSchema:
         """The tensors that may leave, built from the site's own base bundle."""
         ...

@@ -42,6 +42,7 @@ _NAMES = {
         "exchange",
         "version",
         "release",
+        "ledger",
     },
     "numbers": {"num-units", "loss-sum", "epsilon-spent"},
     "update": {"mapper", "lora"},
@@ -68,6 +69,8 @@ def checked(message: Message, reply: Message, site: Site) -> RecordDict:
     schema = site.schema(plan)
     words = form.read_words(reply.content)
     own = {"site": site.name, "base": site.base_digest, "exchange": schema.digest}
+    if "ledger" in form.words:
+        own["ledger"] = site.mark
     for name, truth in (asked | own).items():
         if words.get(name, truth) != truth:
             raise ExchangeError(f"the reply's word '{name}' is not this site's")

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from client import policy, rehearsal
+from client import history, policy, rehearsal
 from client.approvals import Approvals
 from client.contract import OpenSite, Site
 from client.egress import checked
@@ -185,6 +185,8 @@ def _answered(
     approvals.check(request, required=rules.approval == "required", now=now)
     # from here on the plan is one that was let in: what it asks for is built
     order = None if request.kind is Kind.HELLO else order_of(message, site)
+    if request.kind is Kind.TRAIN:
+        history.check(site.folder, site.booked)
     if order is not None:
         passage.repeated = turns.check(request)
         turns.begin(request, now.date())
@@ -207,8 +209,8 @@ def _still_allowed(
 ) -> None:
     """A round can last for hours: what was forbidden meanwhile does not leave."""
     rules = site.policy
-    history = History(units=max(site.policy.min_units, 1), repeated=True)
-    policy.check(rules, site.privacy, request, history, now)
+    before = History(units=max(site.policy.min_units, 1), repeated=True)
+    policy.check(rules, site.privacy, request, before, now)
     passage.denied = approvals.of(request.run).denied
     approvals.check(request, required=rules.approval == "required", now=now)
     if rules.dry_run:

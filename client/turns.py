@@ -123,6 +123,19 @@ class Turns:
             for run in self._files.runs()
         }
 
+    def answered(self) -> dict[str, int]:
+        """The last round of each run whose training was answered.
+
+        Raises:
+            StateError: if what was answered cannot be read.
+        """
+        trained = {run: self._orders(run).get("train") for run in self._files.runs()}
+        return {
+            run: int(one["round"])
+            for run, one in trained.items()
+            if one is not None and one["answered"]
+        }
+
     def ended(self, run: str) -> bool:
         """Whether the site has installed the run's release."""
         return _NAMES[Kind.INSTALL] in self._orders(run)

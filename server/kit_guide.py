@@ -108,7 +108,11 @@ def daily() -> Html:
     """How to stop, and where to look."""
     rows = (
         ("stop", "Ctrl-C, SIGTERM or systemctl stop", "nothing is lost"),
-        ("see what was spent", _code("ledger show ."), "per unit, and what is left"),
+        (
+            "see what was spent",
+            _code("ledger show ."),
+            "over all runs, and what is left",
+        ),
         ("check the ledger", _code("ledger verify ."), "whether a row was changed"),
         ("see what came and went", _code("audit show"), "every message, its decision"),
         ("check the audit log", _code("audit verify"), "whether a line was changed"),

@@ -19,6 +19,7 @@ DATABASE = "superlink.db"
 AUDIT = "audit.jsonl"
 NODES = "nodes.json"  # what nodes said of themselves, by site
 AHEAD = "ahead.json"  # by key, up to which time ahead of ours requests were taken
+LEDGERS = "ledgers.json"  # how far each site's ledger had come
 SKEW = "skew.json"  # seconds that a node's clock is ahead, by site
 
 

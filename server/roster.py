@@ -10,14 +10,14 @@ from pathlib import Path
 
 from flwr.app import Message
 
-from server import place, runs, waiting
+from server import marks, place, runs, waiting
 from server.membership import REMOVED, Membership
 from server.orders import Orders
 from server.post import Node, Post, polls
 from server.replies import OFFLINE, Expected, code_of, read
 from server.waiting import Waiting
 from server.witness import Witness
-from vgmedgen.errors import BaseError, ExchangeError, TooFewSitesError
+from vgmedgen.errors import BaseError, ExchangeError, StateError, TooFewSitesError
 from vgmedgen.exchange.wire import Kind
 from vgmedgen.files import write_text
 
@@ -213,7 +213,8 @@ class Roster:
             expected = Expected(kind=Kind.HELLO, launch=self._launch, words={})
             words = read(reply, expected).words
             self._check_name(node, words["site"])
-        except (BaseError, ExchangeError) as error:
+            marks.follow(self._launch, words)
+        except (BaseError, ExchangeError, StateError) as error:
             self._refuse(node, error.code, str(error))
             return
         name = words["site"]

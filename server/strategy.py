@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
 
-from server import place, runs
+from server import marks, place, runs
 from server.membership import REMOVED, Membership
 from server.merging import merged
 from server.orders import Orders, round_words
@@ -196,10 +196,12 @@ def _judge(name: str, reply: Message | None, expected: Expected) -> Accepted | s
     if reply.has_error():
         return code_of(reply.error)
     try:
-        return read(reply, expected)
+        found = read(reply, expected)
+        marks.follow(expected.launch, found.words)
     except VGMedGenError as error:
-        log.warning("%s sent what the schema does not list: %s", name, error)
+        log.warning("%s is left out (%s): %s", name, error.code, error)
         return error.code
+    return found
 
 
 def _losses(accepted: Mapping[str, Accepted]) -> dict[str, float]:

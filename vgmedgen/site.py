@@ -27,8 +27,11 @@ from vgmedgen.errors import (
 from vgmedgen.evaluation.fitness import heldout_loss, measure
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.plan import Plan
+from vgmedgen.privacy import facts
+from vgmedgen.privacy.chain import Row
 from vgmedgen.privacy.facts import MIXED
 from vgmedgen.privacy.ledger import Ledger
+from vgmedgen.privacy.mark import mark
 from vgmedgen.release.fitness import Fitness
 from vgmedgen.release.install import install
 from vgmedgen.release.signature import Signature
@@ -161,6 +164,20 @@ class Site:
             StateError: if it is damaged, lost, moved or another site's.
         """
         return Ledger.at(self.folder, self.name)
+
+    @property
+    def booked(self) -> frozenset[tuple[str, int]]:
+        """Run and round of all that the ledger holds."""
+        return facts.rounds(self._rows())
+
+    @property
+    def mark(self) -> str:
+        """How far the ledger has come, as it may be told (see `privacy.mark`)."""
+        return mark(self._rows())
+
+    def _rows(self) -> list[Row]:
+        ledger = Ledger.at_hand(self.folder, self.name)
+        return ledger.rows() if ledger else []
 
     @property
     def training(self) -> Samples:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from client.options import HERE, Where, folder_of
+
 if TYPE_CHECKING:
     from vgmedgen.plan import Plan
 
@@ -13,6 +15,10 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(help="the site's folder, with its site.yaml")]
+Given = Annotated[
+    Path | None,
+    typer.Argument(help="the site's folder, with its site.yaml; or say it by --site"),
+]
 
 
 @app.command(
@@ -20,7 +26,8 @@ Folder = Annotated[Path, typer.Argument(help="the site's folder, with its site.y
     epilog="example: vgmedgen-client ledger show /srv/site --for run.yaml",
 )
 def show(
-    folder: Folder,
+    folder: Given = None,
+    site: Where = HERE,
     planned: Annotated[
         list[str] | None,
         typer.Option(
@@ -36,6 +43,7 @@ def show(
     from vgmedgen.privacy.statement import statement, told
     from vgmedgen.siteconfig import load_config
 
+    folder = folder or folder_of(site)
     config = load_config(folder / "site.yaml")
     found = statement(
         Ledger.read(folder, config.name),
@@ -46,14 +54,18 @@ def show(
     print(json.dumps(found, indent=2) if as_json else told(found))
 
 
-@app.command("verify", epilog="example: vgmedgen-client ledger verify /srv/site")
-def verify(folder: Folder) -> None:
-    """Check every row, its place in the chain, and the lists of members."""
+@app.command("verify", epilog="example: vgmedgen-client ledger verify --site /srv/site")
+def verify(folder: Given = None, site: Where = HERE) -> None:
+    """Check every row, its place in the chain, the members, and what was answered."""
+    from client import history
+    from vgmedgen.privacy import facts
     from vgmedgen.privacy.ledger import Ledger
     from vgmedgen.siteconfig import load_config
 
+    folder = folder or folder_of(site)
     name = load_config(folder / "site.yaml").name
     rows = Ledger.read(folder, name).verify()
+    history.check(folder, facts.rounds(rows))
     print(f"{folder} is whole: {len(rows)} rows of site {name}")
     print(f"head {rows[-1].hash}")
 
@@ -61,17 +73,18 @@ def verify(folder: Folder) -> None:
 @app.command(
     "rows", epilog="example: vgmedgen-client ledger rows /srv/site > facts.jsonl"
 )
-def rows(folder: Folder) -> None:
+def rows(folder: Given = None, site: Where = HERE) -> None:
     """Print all facts as JSON lines, for an accountant of your own choice."""
     from vgmedgen.privacy.ledger import Ledger
     from vgmedgen.siteconfig import load_config
 
+    folder = folder or folder_of(site)
     name = load_config(folder / "site.yaml").name
     print(Ledger.read(folder, name).to_json(), end="")
 
 
 @app.command("cohort", epilog="example: vgmedgen-client ledger cohort /srv/site")
-def cohort(folder: Folder) -> None:
+def cohort(folder: Given = None, site: Where = HERE) -> None:
     """Open a new cohort for the data as they are now.
 
     Units of an earlier cohort keep what they spent: the same unit is one of the same
@@ -79,10 +92,10 @@ def cohort(folder: Folder) -> None:
     """
     from vgmedgen.site import Site
 
-    site = Site(folder)
-    book = site.ledger()
+    opening = Site(folder or folder_of(site))
+    book = opening.ledger()
     before = book.cohorts()
-    number = book.open_cohort(site.members(), site.unit_kind)
+    number = book.open_cohort(opening.members(), opening.unit_kind)
     opened = book.cohorts()[-1]
     if before and before[-1].number == number:
         print(f"the data are those of cohort {number}; nothing was opened")

@@ -86,16 +86,19 @@ def folder(place: Place) -> str | Caution:
 def ledger(place: Place) -> str:
     """The ledger can be written and every row is as it was written."""
     path = place.folder / LEDGER
-    begun = path.exists() or path.with_suffix(".head").exists()
-    trained = next((place.folder / "runs").glob("*/round-*"), None)
-    if not begun and trained is None:
-        return "none yet; the first round begins it"
+    from client import history  # noqa: PLC0415 - brings Flower
     from vgmedgen.privacy import facts  # noqa: PLC0415 - `start` does not need it
     from vgmedgen.privacy.ledger import Ledger  # noqa: PLC0415
 
+    begun = path.exists() or path.with_suffix(".head").exists()
+    trained = next((place.folder / "runs").glob("*/round-*"), None)
+    if not begun and trained is None:
+        history.check(place.folder, ())
+        return "none yet; the first round begins it"
     book = Ledger.read(place.folder, load_config(place.folder / FILE).name)
     rows = book.rows()
     facts.alive(rows, path)
+    history.check(place.folder, facts.rounds(rows))
     _lockable(path)
     return f"intact; its head is {rows[-1].hash[:16]}"
 

@@ -7,7 +7,7 @@ from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.exchange.wire import DOWN, UP, Kind
 
 GOLDEN = """
-protocol 4, tensors float16, flat, sorted by name
+protocol 5, tensors float16, flat, sorted by name
 
 every order has these words, and those below
   base coordinator exchange plan plan-digest protocol run signature
@@ -25,9 +25,9 @@ down query.install
   weights  mapper lora
 
 up   query.hello
-  origin   base exchange run site version
+  origin   base exchange ledger run site version
 up   train
-  origin   base exchange round run site stage
+  origin   base exchange ledger round run site stage
   numbers  num-units loss-sum epsilon-spent
   with DP  num-units epsilon-spent, and so without DP where the site withholds losses
   update   align: mapper, generate: lora
@@ -53,7 +53,7 @@ PRIVATE = {
     Kind.EVALUATE: "nothing: it is neither asked nor answered",
 }
 
-DIGEST = "eb8963ecfb983ce40e91290518aaf183c553437d99defc1ad17e522ab121c3d1"
+DIGEST = "ee4a17f853d1c6aa1e2b6072952013d09d8c47496ca9fee2df3b78bdc30dbac8"
 
 
 def told():

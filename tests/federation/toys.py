@@ -24,6 +24,7 @@ from vgmedgen.exchange.merge import Update, average
 from vgmedgen.exchange.payload import on_wire
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.exchange.wire import Kind, to_sign
+from vgmedgen.privacy.mark import NOTHING
 from vgmedgen.ranges import digest_of
 from vgmedgen.release.signature import sign
 from vgmedgen.siteconfig import Policy, SitePrivacy
@@ -62,6 +63,7 @@ class ToySite:
     privacy: SitePrivacy = field(default_factory=SitePrivacy)
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="toy-")))
     rehearsed: list = field(default_factory=list)
+    mark: str = NOTHING  # of a ledger, which a toy has not
 
     def __post_init__(self):
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
@@ -73,6 +75,10 @@ class ToySite:
     @property
     def number(self):
         return 1 + NAMES.index(self.name)
+
+    @property
+    def booked(self):
+        return frozenset((order.run, order.number) for order in self.orders)
 
     def schema(self, plan):
         return ExchangeSchema.of(self.shape_of)

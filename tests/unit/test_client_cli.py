@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from client.cli import app
+from client.runfiles import AUDIT
 from vgmedgen.cli.shared import run_cli
 from vgmedgen.configfile import load_run, save
 from vgmedgen.data.layouts import write_phantoms
@@ -18,6 +19,7 @@ from vgmedgen.privacy.budget import rounded
 from vgmedgen.privacy.ledger import Entry, Ledger
 from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.site import Site
+from vgmedgen.trust.journal import Journal
 
 runner = CliRunner()
 DELTA = 1e-5
@@ -144,6 +146,24 @@ def test_rows_are_facts_that_others_can_read(trained):
     rows = [json.loads(line) for line in ask("rows", trained).splitlines()]
     assert [row["kind"] for row in rows] == ["open", "cohort", "stage", "reply"]
     assert rows[-1]["hash"] in ask("verify", trained)
+
+
+def test_a_site_is_named_as_everywhere_else(trained, monkeypatch):
+    for verb in ("show", "verify", "rows"):
+        told = ask(verb, trained)
+        for where in (trained, trained / "site.yaml"):
+            assert ask(verb, "--site", where) == told
+        monkeypatch.chdir(trained)
+        assert ask(verb).splitlines()[-1] == told.splitlines()[-1]
+    assert "nothing was opened" in ask("cohort", "--site", trained)
+
+
+def test_a_ledger_that_lacks_an_answered_round_is_not_whole(trained):
+    Journal(trained / AUDIT).add(
+        "out", kind="train", run="run-a", round=2, decision="sent"
+    )
+    with pytest.raises(StateError, match="round 2 of run run-a was answered"):
+        ask("verify", trained)
 
 
 def test_a_new_cohort_is_opened_by_the_command_only(site):

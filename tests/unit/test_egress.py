@@ -1,6 +1,7 @@
 """The egress guard, handler by handler, without an engine."""
 
 from dataclasses import replace
+from datetime import date
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from client import answers, egress, gate
 from client.ingress import order_of, plan_of, words_of
+from client.request import Request
+from client.turns import Turns
 from tests.federation.toys import (
     ToySite,
     asking,
@@ -54,14 +57,24 @@ def ask(tmp_path):
     return message
 
 
+def ready(message, site=None):
+    """A site that has begun the training of a round whose loss is asked for."""
+    site = site or ToySite("alpha")
+    if message.metadata.message_type == Kind.EVALUATE:
+        words = words_of(message)
+        asked = Request(kind=Kind.TRAIN, words=words, plan=plan_of(words), digest="d")
+        Turns(site.folder).begin(asked, date(2026, 11, 21))
+    return site
+
+
 def guarded(handler, site=None):
-    return lambda message: gate.guard(lambda context: site or ToySite("alpha"))(
+    return lambda message: gate.guard(lambda context: ready(message, site))(
         message, CONTEXT, handler
     )
 
 
 def good(message):
-    return client_of([ToySite("alpha")])(message, CONTEXT)
+    return client_of([ready(message)])(message, CONTEXT)
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -96,6 +109,18 @@ def test_an_answer_in_another_name_is_stopped(ask):
         return reply
 
     refused(ask(), handler, "VG30")
+
+
+@pytest.mark.parametrize("kind", [Kind.HELLO, Kind.TRAIN])
+def test_another_mark_than_the_ledgers_own_is_stopped(ask, kind):
+    def handler(message, context):
+        reply = good(message)
+        origin = {**reply.content["origin"], "ledger": f"9-{'a' * 32}"}
+        reply.content["origin"] = ConfigRecord(origin)
+        return reply
+
+    reply = guarded(handler)(ask(kind))
+    assert reply.error == Error(code=100, reason="VG30")
 
 
 def test_a_tensor_that_is_not_listed_is_stopped(ask):

@@ -131,6 +131,19 @@ def test_a_ledger_of_another_site_or_lost_is_a_fault(site, booked_ledger):
     assert not (site / "ledger.sqlite").exists()
 
 
+def test_a_ledger_that_lacks_what_was_answered_is_a_fault(site, booked_ledger):
+    Journal(site / "audit.jsonl").add(
+        "out", kind="train", run="r", round=1, decision="sent"
+    )
+    for begun in (False, True):
+        if begun:
+            for path in booked_ledger.iterdir():
+                shutil.copy(path, site)
+        found = of(examine(site))["ledger"]
+        assert not found.ok
+        assert "round 1 of run r was answered" in found.told
+
+
 def test_a_locked_ledger_is_told_in_seconds(site, monkeypatch):
     import sqlite3
 

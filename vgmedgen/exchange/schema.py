@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from vgmedgen.errors import ExchangeError
 from vgmedgen.ranges import digest_of
 
-PROTOCOL = "4"  # version of the messages; both sides must have the same
+PROTOCOL = "5"  # version of the messages; both sides must have the same
 SITE_ERROR = 100  # Flower error code of a reply that carries one of our codes as reason
 CODE = "VG[0-9]{2}"  # form of an error code, the only thing an error may say
 DTYPE = "float16"  # of every tensor on the wire
@@ -47,6 +47,7 @@ WORDS: Mapping[str, str] = {
     "base": _DIGEST,
     "exchange": _DIGEST,
     "release": _DIGEST,
+    "ledger": "[0-9]{1,9}-[0-9a-f]{32}",  # how far the site's ledger has come
     "plan": r"\{[ -~]{0,8000}\}",
     "plan-digest": _DIGEST,
     "manifest": r"\{[ -~\n]{0,1000000}\}",

@@ -147,9 +147,12 @@ DOWN: Mapping[Kind, Form] = {
     ),
 }
 UP: Mapping[Kind, Form] = {
-    Kind.HELLO: Form(record="origin", words=_ORIGIN | {"version"}),
+    Kind.HELLO: Form(record="origin", words=_ORIGIN | {"version", "ledger"}),
     Kind.TRAIN: Form(
-        record="origin", words=_ANSWERED, arrays="update", numbers="numbers"
+        record="origin",
+        words=_ANSWERED | {"ledger"},
+        arrays="update",
+        numbers="numbers",
     ),
     Kind.EVALUATE: Form(record="origin", words=_ANSWERED, numbers="numbers"),
     Kind.INSTALL: Form(record="origin", words=_ANSWERED | {"release"}),

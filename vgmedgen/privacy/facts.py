@@ -102,6 +102,15 @@ def salt(rows: Sequence[Row]) -> str:
     return str(rows[0].facts["ledger"])
 
 
+def rounds(rows: Sequence[Row]) -> frozenset[tuple[str, int]]:
+    """Run and round of all that was booked."""
+    return frozenset(
+        (str(row.facts["run"]), int(row.facts["round"]))
+        for row in rows
+        if row.kind == "stage"
+    )
+
+
 def cohorts(rows: Sequence[Row]) -> list[Cohort]:
     """All cohorts, the newest last."""
     return [

@@ -152,11 +152,7 @@ def check_history(ledger: Ledger, runs: Path) -> None:
     Raises:
         StateError: naming the round.
     """
-    booked = {
-        (row.facts["run"], row.facts["round"])
-        for row in ledger.rows()
-        if row.kind == "stage"
-    }
+    booked = facts.rounds(ledger.rows())
     for path in sorted(runs.glob("*/round-*/order")):
         folder = path.parent
         number = int(folder.name.removeprefix("round-"))
