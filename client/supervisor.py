@@ -44,12 +44,17 @@ def serve(folder: Path, *, as_json: bool = False) -> None:
 
     Raises:
         ConfigError: if site.yaml is no valid one, or names no coordinator.
-        StateError: if the node runs already, or its folder cannot be written.
-        TrustError: if a key or certificate cannot be used.
+        StateError: if the node runs already, its folder cannot be written, or ledger,
+            audit log or approvals are not as they were written.
+        TrustError: if a key or certificate cannot be used, for a link where the node
+            writes, or for what everybody may change.
     """
+    from client.preflight.folder import refuse_foreign  # noqa: PLC0415
+
     logs.keeper(as_json=as_json)
     folder = folder.resolve()
     keep_out(folder)
+    refuse_foreign(folder)
     config = load_config(folder / FILE)
     check_deployable(config)
     stop = threading.Event()
@@ -149,7 +154,6 @@ def prepare(place: Path) -> None:
     """
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        place.chmod(0o700)
         (place / SECRET).unlink(missing_ok=True)
     except OSError as error:
         raise StateError(f"cannot write {place}: {error.strerror or error}") from None
@@ -215,11 +219,13 @@ def _refuse_own_faults(folder: Path) -> None:
     """Stop at what no restart would mend; what the coordinator may mend is waited for."""
     from client.preflight import examine  # noqa: PLC0415
 
+    waits = False
     for finding in examine(folder, quick=True):
         if finding.ok or finding.warning:
             continue
-        if finding.unreachable or finding.name in COORDINATORS:
+        if not (finding.unreachable or finding.name in COORDINATORS):
+            raise ConfigError(f"{finding.name}: {finding.told}; {finding.todo}")
+        if not waits:  # what comes after it may only fail because it has
             log.warning("%s: %s; %s", finding.name, finding.told, finding.todo)
             log.warning("the node goes on trying until that is mended")
-            return
-        raise ConfigError(f"{finding.name}: {finding.told}; {finding.todo}")
+        waits = True

@@ -100,6 +100,9 @@ def register(
     replace: Annotated[
         bool, typer.Option("--replace", help="in place of the key it had")
     ] = False,
+    readmit: Annotated[
+        bool, typer.Option("--readmit", help="also a site that was removed")
+    ] = False,
 ) -> None:
     """Let a site's node in, by the public key that the site sent."""
     from server.kits import Kits
@@ -113,9 +116,37 @@ def register(
         raise ConfigError(
             f"cannot read {key}: {told}; give the node.pub that {site} sent"
         ) from None
-    Kits.open(folder, serving=False).register(site, line, replace=replace)
+    Kits.open(folder, serving=False).register(
+        site, line, replace=replace, readmit=readmit
+    )
     print(f"{site} may join with the key {fingerprint(public_bytes(line))}")
     print("compare it with the site by telephone; a running server knows it in seconds")
+
+
+@app.command(epilog="example: vgmedgen-server remove hospital-a --kits kits/")
+def remove(
+    site: Annotated[str, typer.Argument(help="name of the site")],
+    folder: Folder = KITS,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Shut a site out: its key is refused, and runs under way go on without it."""
+    from server.kits import Kits
+    from server.removal import remove as shut_out
+
+    kits = Kits.open(folder, serving=False)
+    if not yes:
+        typer.confirm(f"shut {site} out of every run?", abort=True)
+    done = shut_out(kits, site)
+    key = "its key is refused" if done.had_key else "it had no key yet"
+    print(f"{site} is removed; {key}, by a running server in seconds")
+    for run, left in done.going.items():
+        few = ", too few for a round" if run in done.short else ""
+        print(f"run {run} goes on without it, with {left} sites{few}")
+    if done.kit is not None:
+        print(
+            f"its kit {done.kit} is left as it is: it may hold the hospital's own files"
+        )
+    print("what earlier rounds had of it stays in the model, and in every release")
 
 
 @app.command(epilog="example: vgmedgen-server renew --kits kits/ --days 825")

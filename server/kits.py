@@ -33,6 +33,7 @@ from vgmedgen.trust.signing import SigningKey
 
 HOME = "coordinator"
 CONFIG, NODES = "coordinator.yaml", "nodes.json"
+REMOVED = "removed.json"  # sites that were removed, and the key that each had
 CA, CA_KEY = "ca.crt", "ca.key"
 CERTIFICATE, KEY = "server.crt", "server.key"
 SIGNING_KEY, PUBLIC = "signing.key", "coordinator.pub"
@@ -175,9 +176,9 @@ class Kits:
         return key
 
     def sites(self) -> list[str]:
-        """Every site that has a kit here, or a registered key."""
+        """Every site that has a kit here, or a registered key, and was not removed."""
         kits = {path.parent.name for path in self.folder.glob("*/site.yaml")}
-        return sorted(kits | self.nodes().keys())
+        return sorted((kits - self.removed().keys()) | self.nodes().keys())
 
     def expiries(self) -> dict[str, datetime]:
         """When the certificates end: `ca`, `server`."""
@@ -205,37 +206,96 @@ class Kits:
             found.append(f"the {name} certificate {told}: {todo[name]}")
         return found
 
-    def register(self, site: str, public_line: str, *, replace: bool = False) -> None:
+    def removed(self) -> dict[str, str]:
+        """Sites that were removed, and the key that each had, hex; empty for none.
+
+        Raises:
+            StateError: if the list cannot be read.
+        """
+        path = self.home / REMOVED
+        try:
+            found = json.loads(path.read_text("utf-8"))
+            whole = all(isinstance(w, str) for pair in found.items() for w in pair)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError):
+            whole = False
+        if not whole:
+            raise StateError(f"{path} is damaged; put it back from a backup")
+        return dict(found)
+
+    def remove(self, site: str) -> bool:
+        """Shut `site` out; whether it had a key.
+
+        Raises:
+            ConfigError: if there is no such site.
+            StateError: if that cannot be written; doing it again ends what was begun.
+        """
+        with self.locked():
+            self._check_kit(site)
+            nodes, gone = self.nodes(), self.removed()
+            key = nodes.pop(site, "")
+            digest = hashlib.sha256(bytes.fromhex(key)).hexdigest() if key else ""
+            Journal(self.state / "audit.jsonl").add("remove", site=site, node=digest)
+            # the list first: what follows can then be done again
+            gone[site] = key or gone.get(site, "")
+            write_text(self.home / REMOVED, f"{json.dumps(gone, indent=2)}\n")
+            if key:
+                text = json.dumps(nodes, indent=2, sort_keys=True)
+                write_text(self.home / NODES, f"{text}\n")
+        return bool(key)
+
+    def register(
+        self,
+        site: str,
+        public_line: str,
+        *,
+        replace: bool = False,
+        readmit: bool = False,
+    ) -> None:
         """Let the node with this key in as `site`.
 
         Args:
             site: that has a kit here.
             public_line: its node.pub.
             replace: whether it may take the place of another key.
+            readmit: whether a site that was removed may come back.
 
         Raises:
-            ConfigError: for a site without a kit.
+            ConfigError: for a site without a kit, or one that was removed.
             StateError: if that cannot be written; the keys are as they were.
             TrustError: for a line that is no key, a key that another site has, or one
                 in place of another without `replace`.
         """
-        self.register_all({site: public_line}, replace=replace)
+        self.register_all({site: public_line}, replace=replace, readmit=readmit)
 
-    def register_all(self, lines: Mapping[str, str], *, replace: bool = False) -> None:
+    def register_all(
+        self, lines: Mapping[str, str], *, replace: bool = False, readmit: bool = False
+    ) -> None:
         """Register the keys of several sites, all or none (see `register`)."""
         with self.locked():
-            before = self.nodes()
+            before, gone = self.nodes(), self.removed()
             after = dict(before)
             for site, line in lines.items():
-                self._check_kit(site)
+                if site in gone and not readmit:
+                    raise ConfigError(
+                        f"{site} was removed; if it shall come back: vgmedgen-server "
+                        f"register {site} node.pub --readmit --kits {self.folder}"
+                    )
+                if site not in gone:
+                    self._check_kit(site)
                 public = nodekeys.public_bytes(line)
-                after[site] = _admitted(after, site, public, replace=replace)
+                known = {s: key for s, key in gone.items() if key} | after
+                after[site] = _admitted(known, site, public, replace=replace or readmit)
             journal = Journal(self.state / "audit.jsonl")
             for site, key in after.items():
                 if before.get(site) != key:
                     digest = hashlib.sha256(bytes.fromhex(key)).hexdigest()
                     why = "replaced" if site in before else ""
                     journal.add("register", site=site, node=digest, why=why)
+            if gone.keys() & lines.keys():
+                kept = {s: key for s, key in gone.items() if s not in lines}
+                write_text(self.home / REMOVED, f"{json.dumps(kept, indent=2)}\n")
             if after != before:
                 text = json.dumps(after, indent=2, sort_keys=True)
                 write_text(self.home / NODES, f"{text}\n")

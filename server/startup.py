@@ -4,7 +4,10 @@ import socket
 import sqlite3
 from pathlib import Path
 
+from server import place
+from server.kits import CONFIG, NODES, REMOVED
 from vgmedgen.errors import StateError
+from vgmedgen.trust import own
 
 
 def check_port(host: str, port: int) -> None:
@@ -23,6 +26,22 @@ def check_port(host: str, port: int) -> None:
                 f"cannot listen on {host} port {port}: {error.strerror}; choose another "
                 "port, or stop what uses it"
             ) from None
+
+
+def check_own(home: Path, state: Path) -> None:
+    """Refuse a coordinator's folder in which others have a hand, or a changed audit log.
+
+    Raises:
+        StateError: naming the line of the log.
+        TrustError: for a link where the server writes, or for what everybody may change.
+    """
+    names = (place.LOCK, place.SECRET, place.TOKEN, place.SERVER, place.DATABASE)
+    audit = state / place.AUDIT
+    inside = [state / name for name in (*names, place.NODES, place.SKEW)]
+    fixed = [state, audit, audit.with_suffix(".head"), *inside]
+    own.check_links(fixed)
+    own.check_doors([home, *(home / n for n in (CONFIG, NODES, REMOVED)), *fixed])
+    own.check_log(audit)
 
 
 def check_database(path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from server import flower, place, runs
 from server.flower import Control
 from server.kits import Kits
-from server.startup import check_database, check_port
+from server.startup import check_database, check_own, check_port
 from vgmedgen.errors import StateError, UnreachableError, VGMedGenError
 from vgmedgen.process import logs
 from vgmedgen.process.children import Child, module
@@ -51,14 +51,17 @@ def serve(
         as_json: log JSON lines.
 
     Raises:
-        StateError: if a port is in use, the database locked, or a server runs already.
-        TrustError: if a key or certificate cannot be used.
+        StateError: if a port is in use, the database locked, a server runs already, or
+            the audit log is not as it was written.
+        TrustError: if a key or certificate cannot be used, for a link where the server
+            writes, or for what everybody may change.
     """
     logs.keeper(as_json=as_json)
     keep_out(kits.folder)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    check_own(kits.home, kits.state)
     with only_one(kits.state / place.LOCK, "a coordinator's server"):
         server = Server(
             kits,

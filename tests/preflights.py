@@ -24,6 +24,9 @@ QUICK = {
     "site.yaml",
     "policy",
     "folder",
+    "ledger",
+    "audit log",
+    "approvals",
     "node key",
     "CA certificate",
     "node",
@@ -32,7 +35,10 @@ QUICK = {
     "clock",
     "registered",
 }
-LOCAL = {"site.yaml", "policy", "folder", "node key", "CA certificate", "node"}
+LOCAL = {
+    *("site.yaml", "policy", "folder", "ledger", "audit log", "approvals"),
+    *("node key", "CA certificate", "node"),
+}
 NETWORK = QUICK - LOCAL
 
 

@@ -15,6 +15,7 @@ from client.preflight.place import Place
 from vgmedgen.errors import PolicyError, StateError, TrustError, UnreachableError
 from vgmedgen.process.lock import is_held
 from vgmedgen.siteconfig import FILE, load_config
+from vgmedgen.trust import own
 from vgmedgen.trust.journal import Journal
 
 NODE = "node"
@@ -23,14 +24,25 @@ COORDINATOR_KEY = "coordinator.pub"
 AUDIT = "audit.jsonl"
 LEDGER = "ledger.sqlite"
 STATE = (NODE, "approvals", "turns", "dry-run", "cache", "runs", "releases")
+# Where no link may stand: the large ones (cache, runs, releases) may lie on another disk.
+FIXED = (
+    *(NODE, f"{NODE}/{LOCK}", "approvals", "turns", "dry-run"),
+    *(AUDIT, "audit.head", LEDGER, "ledger.head", FILE),
+)
 _OTHERS = 0o077
 _WAIT_S = 2.0  # for a ledger that is being written
 
 
-def site_yaml(place: Place) -> str:
+def site_yaml(place: Place) -> str | Caution:
     """site.yaml is valid and names a site, data and a coordinator."""
-    config = load_config(place.folder / FILE)
-    return f"valid; this is site {config.name}"
+    path = place.folder / FILE
+    config = load_config(path)
+    own.check_doors([path])
+    told = f"valid; this is site {config.name}"
+    if own.group_may_change([path]):
+        todo = f"chmod g-w {path}, if they are not its writers"
+        return Caution(f"{told}; others of its group may change it", todo)
+    return told
 
 
 def policy(place: Place) -> str | Caution:
@@ -66,21 +78,34 @@ def folder(place: Place) -> str | Caution:
     home = place.folder
     if not home.is_dir():
         raise StateError(f"there is no folder {home}; name the folder of site.yaml")
+    refuse_foreign(home)
     for name in (".", *STATE):
         if (home / name).exists():
             _write_into(home / name)
-    node = home / NODE
-    if node.exists() and (mode := _mode(node)) & _OTHERS:
-        raise StateError(
-            f"others can look into {node} (mode {mode:03o}), which holds the running "
-            f"node's secret; chmod 700 {node}, then start the node anew"
-        )
     if (mode := _mode(home)) & _OTHERS:
         return Caution(
             f"writable; others on this machine can look into it (mode {mode:03o})",
             f"chmod 700 {home}",
         )
     return "writable, and closed to others"
+
+
+def refuse_foreign(home: Path) -> None:
+    """Refuse a folder in which others have a hand; before anything is written there.
+
+    Raises:
+        StateError: if others can look into the running node's own folder.
+        TrustError: for a link, or for what everybody may change.
+    """
+    fixed = [home / name for name in FIXED]
+    own.check_links(fixed)
+    own.check_doors([home, *fixed])
+    node = home / NODE
+    if node.exists() and (mode := _mode(node)) & _OTHERS:
+        raise StateError(
+            f"others can look into {node} (mode {mode:03o}), which holds the running "
+            f"node's secret; chmod 700 {node}, then start the node anew"
+        )
 
 
 def ledger(place: Place) -> str:

@@ -208,7 +208,9 @@ class Journal:
         """The log, open and locked; others wait."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            number = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            # a link is not followed: it would have somebody else's file written
+            how = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+            number = os.open(self.path, how, 0o600)
         except OSError as error:
             raise self._unwritten(error) from error
         try:
