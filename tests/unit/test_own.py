@@ -164,7 +164,7 @@ def test_a_server_does_not_start_on_what_everybody_may_change(kits, name):
 
 def test_a_server_does_not_start_on_a_changed_audit_log(kits):
     changed_line(kits.state / "audit.jsonl")
-    with pytest.raises(StateError, match=r"line 1 was changed|does not follow"):
+    with pytest.raises(StateError, match=r"line \d was changed"):
         serve(kits)
 
 
