@@ -10,6 +10,7 @@ from typing import Any
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from server import accepting
 from server.facts import facts
 from server.launch import Launch
 from server.orders import Orders
@@ -69,6 +70,7 @@ def build(publish: Publish, key: SigningKey | None = None) -> ServerApp:
                 f"no round of run {launch.run} counted, so there is nothing to release; "
                 f"the records in {launch.folder / 'rounds'} say who was left out and why"
             )
+        accepting.check(launch, registry)
         # Sites rebuild the release from what arrives, so it is made of that here too.
         specs = launch.schema.down()
         weights = {group: on_wire(final[group], specs[group]) for group in specs}

@@ -5,13 +5,17 @@ server does not answer. Heavy imports happen inside the verbs, so that `--help` 
 """
 
 import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vgmedgen.cli.shared import run_cli
 from vgmedgen.process.logs import PRIVATE
+
+if TYPE_CHECKING:
+    from server.kits import Kits
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -200,25 +204,56 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", help="start it and return at once")
     ] = False,
+    release_anyway: Annotated[
+        bool,
+        typer.Option(
+            "--release-anyway",
+            help="release a run whose last rounds did not count, as it is",
+        ),
+    ] = False,
 ) -> None:
     """Start a run, or go on with it, and follow it round by round."""
     from server.kits import Kits
-    from server.launching import follow, launch
+    from server.launching import launch
 
     kits = Kits.open(folder)
-    started = launch(kits, overrides or [], name=name)
+    started = launch(kits, overrides or [], name=name, release_anyway=release_anyway)
     if detach:
         print(f"run {started} waits for its turn")
         print(f"look: vgmedgen-server status --kits {folder} --watch")
         return
     try:
-        for line in follow(kits, started):
-            print(line, flush=True)
+        _follow(kits, started)
     except KeyboardInterrupt:
         print(f"no longer following; run {started} goes on")
         print(f"look: vgmedgen-server status --kits {folder} --watch")
         print(f"stop: vgmedgen-server stop {started} --kits {folder}")
         raise typer.Exit(_FOLLOWING_ENDED) from None
+
+
+def _follow(kits: "Kits", run: str) -> None:
+    """Print what happens; ask, where somebody is there, what only a person may decide."""
+    from server import accepting, launching, runs
+    from vgmedgen.errors import TooFewSitesError
+
+    while True:
+        try:
+            for line in launching.follow(kits, run):
+                print(line, flush=True)
+        except TooFewSitesError as error:
+            open_question = accepting.pending(runs.folder_of(kits.state, run))
+            if not open_question or not _somebody_is_there():
+                raise
+            print(f"run {run}: {open_question}")
+            if not typer.confirm("release that?"):
+                raise error from None
+            launching.go_on_anyway(kits, run)
+        else:
+            return
+
+
+def _somebody_is_there() -> bool:
+    return sys.stdin.isatty()
 
 
 @app.command(epilog="example: vgmedgen-server status --kits kits/ --watch")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from server import place, runs, waiting
+from server import accepting, place, runs, waiting
 from server.kits import Kits
 from server.launch import Launch
 from server.registry import Registry, RoundRecord
@@ -24,13 +24,20 @@ DEPLOYED = (
 )
 
 
-def launch(kits: Kits, overrides: list[str], *, name: str | None = None) -> str:
+def launch(
+    kits: Kits,
+    overrides: list[str],
+    *,
+    name: str | None = None,
+    release_anyway: bool = False,
+) -> str:
     """Prepare a run and queue it; one that was stopped or failed goes on.
 
     Args:
         kits: of this coordinator, whose server must run.
         overrides: key=value, as everywhere.
         name: id of the run; made from experiment and configuration by default.
+        release_anyway: release a run whose last rounds did not count as it is.
 
     Returns:
         The run's id.
@@ -49,8 +56,15 @@ def launch(kits: Kits, overrides: list[str], *, name: str | None = None) -> str:
         )
     folder = runs.folder_of(kits.state, run)
     if run in runs.runs_of(kits.state):
-        _go_on(folder, config)
+        _check_same(folder, config)
+        if release_anyway:
+            accepting.accept(folder)
+        _go_on(folder)
         return run
+    if release_anyway:
+        raise StateError(
+            f"there is no run '{run}' to release anyway; start it without --release-anyway"
+        )
     _prepare(kits, config, run, folder)
     return run
 
@@ -118,13 +132,16 @@ def _config(kits: Kits, overrides: list[str]) -> RunConfig:
     return replace(config, base=replace(config.base, folder=str(kits.config.base)))
 
 
-def _go_on(folder: Path, config: RunConfig) -> None:
+def _check_same(folder: Path, config: RunConfig) -> None:
     known = Launch.load(runs.launch_file(folder)).config
     if known.digest != config.digest:
         raise ConfigError(
             f"run {folder.name} exists with another configuration; choose another "
             "--name, or start it as it was"
         )
+
+
+def _go_on(folder: Path) -> None:
     try:
         runs.read(folder)
     except StateError:  # lost, or never written: nobody plays it, its rounds tell all
@@ -168,3 +185,14 @@ def _prepare(kits: Kits, config: RunConfig, run: str, folder: Path) -> None:
         coordinator=kits.signing_key().public,
         nodes=nodes,
     )
+
+
+def go_on_anyway(kits: Kits, run: str) -> None:
+    """Release a run whose last rounds did not count, as somebody has just decided.
+
+    Raises:
+        StateError: if there is nothing to decide, or it cannot be written.
+    """
+    folder = runs.folder_of(kits.state, run)
+    accepting.accept(folder)
+    _go_on(folder)

@@ -187,7 +187,8 @@ def test_a_server_is_started_as_the_words_say(kits, monkeypatch):
 def test_a_run_is_followed_line_by_line(kits, monkeypatch):
     asked = []
 
-    def launch(kits, overrides, *, name):
+    def launch(kits, overrides, *, name, release_anyway):
+        assert not release_anyway
         asked.append((kits.folder, overrides, name))
         return "demo-1"
 

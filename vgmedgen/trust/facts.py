@@ -21,6 +21,7 @@ EVENTS = frozenset(
         "register",  # a node's key, at the coordinator
         "renew",  # a certificate
         "install",  # a release
+        "release",  # of a run whose last rounds did not count, at the coordinator
         "use",
         "roll-back",
         "remove",
