@@ -6,6 +6,7 @@ from server.gates import FLEET
 from tests.federation.carried import Carried
 from tests.federation.processes import wait
 from tests.forwarder import Forwarder, Meddler
+from vgmedgen.trust.nodekeys import MOST_SKEW_S
 
 HEARTBEAT = "/v1/fleet/send-node-heartbeat"
 PULL = "/v1/fleet/pull-messages"
@@ -29,12 +30,13 @@ def through(place):
     """Starts the node through a proxy; both end with the test."""
     proxies = []
 
-    def start(proxy):
+    def start(proxy, ahead=0.0):
         proxies.append(proxy)
         place.dial(f"localhost:{proxy.port}")
         before = place.confirmed
-        place.node.start()
-        wait(lambda: place.confirmed > before, what="the first heartbeat")
+        place.node.start(ahead)
+        if abs(ahead) < MOST_SKEW_S:
+            wait(lambda: place.confirmed > before, what="the first heartbeat")
         return proxy
 
     yield start
@@ -76,3 +78,31 @@ def test_a_node_that_cannot_go_on_ends_its_process(place, through):
     meddler.instead = {PULL: [404, 1]}
     wait(lambda: not place.node.running, what="the end of the process")
     assert place.node.process.returncode == 1
+
+
+@pytest.mark.parametrize("ahead", [6, pytest.param(280, marks=pytest.mark.slow)])
+def test_a_node_whose_clock_is_ahead_by_less_than_the_limit_works(
+    place, through, ahead
+):
+    meddler = through(Meddler(place.home, place.port), ahead)
+    wait(lambda: meddler.asked.get(PULL, 0) >= 3, what="polls")
+    assert place.node.running
+    if ahead > 30:
+        line = f"the clock of hospital-a is {ahead} s ahead of the coordinator's; it"
+        wait(lambda: line in place.link.text, what="a word in the server's log")
+
+
+@pytest.mark.parametrize(
+    ("ahead", "told"), [(330, "330 s ahead of"), (-330, "330 s behind")]
+)
+def test_a_node_whose_clock_is_further_off_says_that_it_is_the_clock(
+    place, through, ahead, told
+):
+    meddler = through(Meddler(place.home, place.port), ahead)
+    word = "clock of this machine is more than 300 s"
+    before = place.node.text.count(word)
+    wait(lambda: place.node.text.count(word) > before, what="a word in the node's log")
+    assert place.node.running  # it goes on trying
+    assert not meddler.asked.get(PULL)
+    line = f"the clock of hospital-a is {told} the coordinator's; its requests are"
+    wait(lambda: line in place.link.text, what="a word in the server's log")

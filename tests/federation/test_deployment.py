@@ -16,7 +16,11 @@ from tests.federation.attacks import malicious_bundle
 from tests.federation.processes import BIN, Deployment, Recorder, ask, command, wait
 from vgmedgen.files import tree_digests
 
-SHORT = ("federation.align_rounds=1", "federation.evaluate=false")
+SHORT = (
+    "federation.align_rounds=1",
+    "federation.evaluate=false",
+    "federation.return_s=900",  # on a busy machine a node takes a minute to start
+)
 # Signatures and weights are bytes of chance on the wire: a trace has letters enough, or a
 # sign that base64 lacks, that they do not spell it.
 PATIENT = "patient-Anastasia-Ortizova-1971"
@@ -252,6 +256,7 @@ def test_code_in_a_bundle_is_neither_unpacked_nor_imported(
     from server import flower, runs
     from server import place as files
     from server.kits import Kits
+    from server.launching import stop
 
     marker = tmp_path / "ran"
     sent = malicious_bundle(marker)
@@ -270,12 +275,12 @@ def test_code_in_a_bundle_is_neither_unpacked_nor_imported(
     run = place.run("federation.generate_rounds=1", "seed=11", *SHORT)
     folder = runs.folder_of(state, run)
     wait(lambda: runs.read(folder).state == runs.RUNNING, what="the run")
-    command("vgmedgen-server", "stop", run, "--kits", place.kits)
+    stop(Kits.open(place.kits), run)
     wait(lambda: place.server.child("player") is None, what="the player's end")
     # whoever holds the coordinator's machine starts it again, with a bundle of his own
     monkeypatch.setattr("server.flower.control.bundle", lambda: sent)
     control = flower.Control(place.port + 1, files.token(state))
-    for _ in range(3):
+    for _ in range(20):
         engine = control.start(run)
         runs.write(folder, runs.RUNNING, engine=engine, attempts=2)
         time.sleep(3)

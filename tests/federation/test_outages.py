@@ -12,7 +12,11 @@ from server.gates import PUSH_OBJECT
 from tests.federation.processes import Deployment, command, wait
 from tests.forwarder import HOST, Meddler
 
-SHORT = ("federation.align_rounds=1", "federation.evaluate=false")
+SHORT = (
+    "federation.align_rounds=1",
+    "federation.evaluate=false",
+    "federation.return_s=900",  # on a busy machine a node takes a minute to start
+)
 CROWD = 500
 
 pytestmark = pytest.mark.simulation

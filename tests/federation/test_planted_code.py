@@ -127,7 +127,7 @@ def test_a_search_path_with_an_empty_entry_is_told_and_left_out(planted, monkeyp
 def test_no_process_of_ray_imports_from_the_working_folder(planted, monkeypatch):
     sites = toys(2)
     launch = prepare(
-        planted.folder.parent, sites, config(generate_rounds=1, wait_s=90.0)
+        planted.folder.parent, sites, config(generate_rounds=1, wait_s=900.0)
     )
     monkeypatch.chdir(planted.folder)
     play(launch, client_of(sites), sites, engine_name="ray")

@@ -147,7 +147,7 @@ def test_a_twin_without_dp_at_the_same_sites_is_refused_by_every_ledger(played):
     twin = Launch.prepare(
         run="free-1",
         folder=launch.folder / "twin",
-        config=replace(free, federation=replace(free.federation, wait_s=2.0)),
+        config=replace(free, federation=replace(free.federation, wait_s=60.0)),
         bundle=sites[0].bundle,
         weights=sites[0].bench(free.plan).states(),
         sites=len(sites),

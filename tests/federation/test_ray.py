@@ -24,7 +24,7 @@ def test_ray_gives_the_very_same_weights(tmp_path):
     import ray
 
     sites, before = toys(2), dict(os.environ)
-    launch = prepare(tmp_path, sites, config(generate_rounds=1, wait_s=90.0))
+    launch = prepare(tmp_path, sites, config(generate_rounds=1, wait_s=900.0))
     play(launch, client_of(sites), sites, engine_name="ray")
     assert not ray.is_initialized()
     assert dict(os.environ) == before

@@ -119,7 +119,7 @@ def test_too_few_sites_stop_the_run_with_a_reason(tmp_path):
             raise DataError("no masks in /data/ward-7/patient-0815")
 
     sites = [ToySite("alpha"), Broken("beta")]
-    launch = prepare(tmp_path, sites, config(wait_s=1.0))
+    launch = prepare(tmp_path, sites, config(wait_s=10.0))
     with pytest.raises(
         StateError, match=r"1 of the 2 sites .* refused: VG20"
     ) as caught:

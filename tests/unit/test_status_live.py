@@ -30,7 +30,7 @@ print("the view has ended", flush=True)
 """
 
 
-def drain(number, until, wait_s=20.0):
+def drain(number, until, wait_s=300.0):
     told, end = b"", time.monotonic() + wait_s
     while until not in told and time.monotonic() < end:
         if select.select([number], [], [], 0.1)[0]:
