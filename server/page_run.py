@@ -193,13 +193,13 @@ def _curves(run: RunStatus) -> Html:
                 for r in run.records
                 if r.stage == stage and (value := loss_of(r)) is not None
             ]
-            lines.append((f"Mean training loss, {stage}", "loss", points))
+            lines.append((f"Training loss, {stage}", "loss", points))
         held = [
             (float(r.number), value)
             for r in run.records
             if (value := heldout_of(r)) is not None
         ]
-        lines.append(("Mean held-out loss", "loss", held))
+        lines.append(("Held-out loss", "loss", held))
     charts = [
         line_chart(
             points,

@@ -49,9 +49,10 @@ def superlink(kits: Kits) -> None:
         secret=kits.state / place.SECRET,
         token=place.token(kits.state),
     )
-    flower.quiet()
+    keys = Keys(kits)
+    flower.quiet(keys.site_of)
     skews = flower.Skews(
-        worth_s=WORTH_S, registered=Keys(kits), ahead=kits.state / place.AHEAD
+        worth_s=WORTH_S, registered=keys, ahead=kits.state / place.AHEAD
     )
     threading.Thread(target=_note, args=(kits, skews), daemon=True).start()
     asyncio.run(
@@ -66,6 +67,12 @@ class Keys:
         self._kits = kits
         self._seen: tuple[int, int, int] | None = None
         self._keys: frozenset[str] = frozenset()
+        self._sites: dict[str, str] = {}  # by key
+
+    def site_of(self, key: str) -> str:
+        """Name of the site that a key, hex, is registered for; empty for nobody."""
+        self()
+        return self._sites.get(key, "")
 
     def __call__(self) -> frozenset[str]:
         """The keys; those known so far while the file cannot be read."""
@@ -79,7 +86,8 @@ class Keys:
         if seen != self._seen:
             self._seen = seen
             try:
-                self._keys = frozenset(self._kits.nodes().values())
+                self._sites = {key: s for s, key in self._kits.nodes().items()}
+                self._keys = frozenset(self._sites)
             except StateError as error:
                 log.warning("%s", error)
         return self._keys

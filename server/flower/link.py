@@ -33,6 +33,10 @@ _ASKED = f"[{ACTIVATE}][ApiError:{ApiErrorCode.FLEET_INVALID_HEARTBEAT_INTERVAL}
 GRACE_S = 5  # for open requests, when the SuperLink is told to stop
 
 
+Owner = Callable[[str], str]
+"""Public key, hex -> name of the site that it is registered for; empty for nobody."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Link:
     """How a SuperLink is to listen."""
@@ -151,12 +155,21 @@ def in_background(app: App, port: int) -> Callable[[], None]:
 
 
 class Short(logging.Filter):
-    """Takes the five lines of a public key out of what Flower says of it."""
+    """Says whose a public key is in place of its five lines, where Flower tells of one."""
+
+    def __init__(self, owner: Owner) -> None:
+        super().__init__()
+        self._owner = owner
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Shorten a record; none is dropped."""
-        record.msg, record.args = _PEM.sub("(its key)", record.getMessage()), ()
+        record.msg, record.args = _PEM.sub(self._named, record.getMessage()), ()
         return True
+
+    def _named(self, found: re.Match[str]) -> str:
+        lines = found[0].replace("\\n", "\n").removeprefix("b").strip("'\"\n")
+        site = self._owner(f"{lines}\n".encode().hex())
+        return f"(the key of {site})" if site else "(its key)"
 
 
 class Asked(logging.Filter):
@@ -171,12 +184,12 @@ class Asked(logging.Filter):
         return not record.getMessage().startswith(_ASKED)
 
 
-def quiet() -> None:
+def quiet(owner: Owner = lambda _: "") -> None:
     """Flower's own chatter at warnings, and once; ours says what happens."""
     for name in ("flwr", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
     flowers = logging.getLogger("flwr")
     flowers.handlers.clear()  # it has a handler of its own, beside the root's
     flowers.propagate = True
-    flowers.addFilter(Short())
+    flowers.addFilter(Short(owner))
     flowers.addFilter(Asked())

@@ -248,9 +248,13 @@ def test_a_key_in_flowers_log_takes_no_five_lines(caplog):
     key = public_key_to_bytes(ec.generate_private_key(ec.SECP384R1()).public_key())
     said = f"Attempted to register SuperNode with public key: {key!r}, exception: no"
     record = logging.LogRecord("flwr", logging.ERROR, "", 0, "%s", (said,), None)
-    assert link_module.Short().filter(record)
-    told = "Attempted to register SuperNode with public key: (its key), exception: no"
-    assert record.getMessage() == told
+    owners = {key.hex(): "hospital-b"}
+    assert link_module.Short(lambda k: owners.get(k, "")).filter(record)
+    told = "Attempted to register SuperNode with public key: (the key of hospital-b), "
+    assert record.getMessage() == f"{told}exception: no"
+    stranger = logging.LogRecord("flwr", logging.ERROR, "", 0, "%s", (said,), None)
+    assert link_module.Short(lambda _: "").filter(stranger)
+    assert "public key: (its key), exception" in stranger.getMessage()
 
 
 @pytest.mark.parametrize(

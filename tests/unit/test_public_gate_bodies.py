@@ -161,7 +161,7 @@ def test_keys_are_read_again_when_they_were_written_and_kept_when_damaged(tmp_pa
         text = (tmp_path / NODES).read_text()
         if text == "broken":
             raise StateError("nodes.json is damaged")
-        return dict(enumerate(text.split()))
+        return {f"site {n}": key for n, key in enumerate(text.split())}
 
     keys = Keys(SimpleNamespace(home=tmp_path, nodes=nodes))
     assert keys() == frozenset()
@@ -171,6 +171,8 @@ def test_keys_are_read_again_when_they_were_written_and_kept_when_damaged(tmp_pa
     (tmp_path / NODES).write_text("broken")
     assert keys() == {"aa", "bb"}
     (tmp_path / NODES).write_text("cc")
+    assert keys.site_of("cc") == "site 0"
+    assert keys.site_of("aa") == ""
     assert keys() == {"cc"}
 
 
