@@ -17,7 +17,8 @@ from vgmedgen.base import Bundle
 from vgmedgen.errors import VGMedGenError
 from vgmedgen.plan import Plan
 from vgmedgen.release import install as installing
-from vgmedgen.release import store
+from vgmedgen.release import pipeline, store
+from vgmedgen.release import write as writing
 from vgmedgen.release.install import install_from
 from vgmedgen.release.signature import FILE, Signature, sign
 from vgmedgen.release.verify import digest
@@ -79,8 +80,8 @@ def name_of(made: Made) -> str:
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["tests.releases"])
 STEPS = {
-    "write": installing,
-    "merge": installing.pipeline,
+    "write": writing,
+    "merge": pipeline,
     "describe": installing,
     "settle": installing,
     "announce": store.Store,

@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.runfiles import AUDIT
-from vgmedgen.errors import PolicyError, VGMedGenError
-from vgmedgen.siteconfig import FILE, load_config
+from vgmedgen.base import Bundle, open_bundle
+from vgmedgen.errors import BaseError, PolicyError, VGMedGenError
+from vgmedgen.plan import Plan
+from vgmedgen.siteconfig import FILE, SiteConfig, load_config
 from vgmedgen.trust.facts import FACTS
 from vgmedgen.trust.journal import Journal
 
 if TYPE_CHECKING:
+    from vgmedgen.release.fitness import Fitness, Judge
     from vgmedgen.release.store import Installed, Store
+    from vgmedgen.release.weights import Weights
 
 RELEASES = "releases"  # in the site's folder
 
@@ -60,15 +64,12 @@ def install(
         VGMedGenError: for a release that is changed, for another base, or older; the one
             in use stays so.
     """
-    load_config(folder / FILE)
+    config = load_config(folder / FILE)
     store = store_of(folder)
     with _recorded(folder, "install", by) as facts:
-        # imported once it is known that there is a site: these bring torch and the models
-        from vgmedgen.release.install import install_from  # noqa: PLC0415
-        from vgmedgen.site import Site  # noqa: PLC0415
+        from vgmedgen.release.install import install_from  # noqa: PLC0415 - as above
 
-        site = Site(folder)
-        trusted = site.policy.coordinators
+        trusted = config.policy.coordinators
         if not trusted:
             raise PolicyError(
                 f"{folder / FILE} trusts nobody's releases: policy.coordinators is empty; "
@@ -76,15 +77,32 @@ def install(
             )
         digest = install_from(
             folder / RELEASES,
-            site.bundle,
+            _bundle(folder, config),
             source,
             trusted,
             allow_downgrade=allow_downgrade,
-            judge=site.fitness,
+            judge=_fitness_at(folder),
         )
         installed = store.find(digest)
         facts.update(_facts(installed))
     return installed
+
+
+def _bundle(folder: Path, config: SiteConfig) -> Bundle:
+    if not config.base:
+        raise BaseError("site.yaml names no base bundle; set base: /path/to/bundle")
+    return open_bundle((folder / config.base).resolve(), expect=config.base_digest)
+
+
+def _fitness_at(folder: Path) -> "Judge":
+    """Compares a release with what is in use; torch is loaded when it is asked."""
+
+    def judge(plan: Plan, weights: "Weights") -> "Fitness | None":
+        from vgmedgen.site import Site  # noqa: PLC0415 - brings torch and the models
+
+        return Site(folder).fitness(plan, weights)
+
+    return judge
 
 
 def use(folder: Path, name: str, by: str, *, overrule: bool = False) -> "Installed":

@@ -196,7 +196,8 @@ def test_a_release_for_another_base_is_refused(
     site, kits, bundle, micro, published, monkeypatch
 ):
     other = {**bundle.manifest, "seed": 99}
-    monkeypatch.setattr("vgmedgen.site.Site.bundle", type(bundle)(bundle.folder, other))
+    made = type(bundle)(bundle.folder, other)
+    monkeypatch.setattr("client.models.decisions.open_bundle", lambda *_, **__: made)
     (site / "releases").mkdir()
     refused(site, published[NEW].file, ReleaseError, "was made for base")
 
@@ -369,3 +370,43 @@ def test_help_imports_nothing_that_is_slow():
         f"sys.exit(any(name in sys.modules for name in {slow}))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+SLOW = ("torch", "diffusers", "transformers", "monai", "peft", "opacus", "flwr")
+REFUSED = (
+    "import sys\n"
+    "from client.cli import main\n"
+    "try: main()\n"
+    "except SystemExit as left: print(left.code)\n"
+    f"print([name for name in {SLOW} if name in sys.modules])"
+)
+
+
+@pytest.mark.parametrize("spoilt", ["noise", "cut", "changed", "stranger's", "older"])
+def test_a_refusal_of_an_archive_waits_for_no_model_code(
+    held, published, tmp_path, spoilt
+):
+    source = published[OLD if spoilt == "older" else NEW].file
+    content = bytearray(source.read_bytes())
+    if spoilt == "noise":
+        content = b"not an archive " * 100
+    if spoilt == "cut":
+        content = content[:-100]
+    if spoilt == "changed":
+        content[len(content) // 2] ^= 1
+    if spoilt == "stranger's":
+        edit(held, coordinators=[SigningKey.make().public])
+    carried = tmp_path / source.name
+    carried.write_bytes(content)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", REFUSED, "install", carried, "--site", held),
+            *BY,
+        ],
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["1", "[]"], done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "[VG" in done.stderr

@@ -11,6 +11,7 @@ from tests.releases import KEY, TRUSTED, contents, make, scratch, unchanged
 from vgmedgen.errors import PolicyError, ReleaseError, StateError, TrustError
 from vgmedgen.files import write_text
 from vgmedgen.release import install as installing
+from vgmedgen.release import pipeline
 from vgmedgen.release.archive import pack
 from vgmedgen.release.install import current, install, install_from
 from vgmedgen.release.signature import FILE, Signature, sign
@@ -309,7 +310,7 @@ def test_a_step_that_fails_leaves_the_earlier_release_in_use(
     def fails(*_: object, **__: object) -> None:
         raise kind(28, "No space left on device")
 
-    owner = {"merge": installing.pipeline, "announce": Store, "point": Store}
+    owner = {"merge": pipeline, "announce": Store, "point": Store}
     with monkeypatch.context() as patch:
         patch.setattr(owner.get(step, installing), step, fails)
         wanted = StateError if kind is OSError else kind

@@ -51,8 +51,8 @@ def test_signs_stay_where_the_encoding_has_them():
     assert said("Müller ·", "latin-1") == "Müller ·".encode("latin-1")
 
 
-def test_letters_lose_their_marks_and_what_is_left_is_a_number():
-    assert said("Müller Łódź 患者", "ascii") == b"Muller \\u0141odz \\u60a3\\u8005"
+def test_a_letter_is_a_number_so_that_no_name_looks_like_another():
+    assert said("Müller 患", "ascii") == b"M\\xfcller \\u60a3"
 
 
 def test_a_name_that_is_no_text_is_spelled_out_under_any_encoding():
@@ -67,7 +67,7 @@ def test_every_sign_that_the_code_writes_has_a_plain_one():
         for part in PARTS
         for path in (ROOT / part).rglob("*.py")
         for sign in path.read_text(encoding="utf-8")
-        if not sign.isascii()
+        if (not sign.isascii() and not sign.isalpha()) or sign in "εδσ"
     }
     assert "✓" in used
     spelled = {

@@ -46,9 +46,9 @@ _SIGNS = {
 
 
 def plain(error: UnicodeError) -> tuple[str, int]:
-    """What stands for signs that an encoding lacks: words, base letters, or a number.
+    """What stands for signs that an encoding lacks: a word, or their number.
 
-    A name of a file that is no text at all is spelled out, byte by byte.
+    Letters are numbers: what is left of a name must not look like another name.
     """
     if not isinstance(error, UnicodeEncodeError):
         raise error
@@ -59,10 +59,6 @@ def plain(error: UnicodeError) -> tuple[str, int]:
 def _plain(sign: str) -> str:
     if sign in _SIGNS:
         return _SIGNS[sign]
-    base = unicodedata.normalize("NFKD", sign)
-    bare = "".join(part for part in base if part.isascii())
-    if bare and all(part.isascii() or unicodedata.combining(part) for part in base):
-        return bare
     if unicodedata.category(sign) == "So" or "─" <= sign <= "▟":
         return "*" if "▀" <= sign <= "▟" else "-"  # a bar or a frame of rich's
     return sign.encode("ascii", "backslashreplace").decode("ascii")

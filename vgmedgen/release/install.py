@@ -1,4 +1,8 @@
-"""Install a release at a site: rebuilt from its tensors, compared, whole or not at all."""
+"""Install a release at a site: rebuilt from its tensors, compared, whole or not at all.
+
+What rebuilds and merges brings torch and the models. It is imported where it is needed,
+so that nobody waits for it to hear that a release is refused.
+"""
 
 import logging
 import os
@@ -6,16 +10,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError
 
 from vgmedgen.base import Bundle
 from vgmedgen.errors import ReleaseError, TrustError
 from vgmedgen.files import write_text
 from vgmedgen.plan import Plan
-from vgmedgen.release import facts, pipeline
+from vgmedgen.release import facts
 from vgmedgen.release import signature as signing
 from vgmedgen.release.archive import opened
 from vgmedgen.release.fitness import KEY, Fitness, Judge, is_held_back
@@ -37,9 +40,10 @@ from vgmedgen.release.verify import (
     signature_of,
     verify,
 )
-from vgmedgen.release.weights import Weights, weights_of
-from vgmedgen.release.write import write
-from vgmedgen.training.rounds import Workbench
+
+if TYPE_CHECKING:
+    from vgmedgen.release.weights import Weights
+    from vgmedgen.training.rounds import Workbench
 
 __all__ = ["CURRENT", "current", "install", "install_from"]
 
@@ -50,7 +54,7 @@ def install(
     releases: Path,
     bundle: Bundle,
     plan: Plan,
-    weights: Weights,
+    weights: "Weights",
     told: Mapping[str, Any],
     signature: Signature | None = None,
     judge: Judge | None = None,
@@ -164,6 +168,11 @@ def install_from(
                 store.turn_to(name[:16])
             return name
         plan = plan_of(folder)
+        import torch  # noqa: PLC0415 - here and not before
+
+        from vgmedgen.release.weights import weights_of  # noqa: PLC0415
+        from vgmedgen.training.rounds import Workbench  # noqa: PLC0415
+
         bench = Workbench.open(bundle, plan, torch.device("cpu"))
         weights = weights_of(folder, bundle, plan, bench)
         fit = judge(plan, weights) if judge is not None else None
@@ -175,15 +184,18 @@ def _build(
     store: Store,
     bundle: Bundle,
     plan: Plan,
-    weights: Weights,
+    weights: "Weights",
     told: Mapping[str, Any],
     signature: Signature | None,
     *,
     use: bool = True,
-    bench: Workbench | None = None,
+    bench: "Workbench | None" = None,
     fit: Fitness | None = None,
 ) -> None:
     """Rebuild, compare, merge with the base and put in place, all of it in a scratch."""
+    from vgmedgen.release import pipeline  # noqa: PLC0415 - here and not before
+    from vgmedgen.release.write import write  # noqa: PLC0415
+
     name = digest(told)[:16]
     if fit is not None and fit.worse_than:
         log.warning(
