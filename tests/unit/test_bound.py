@@ -5,7 +5,7 @@ import pytest
 
 from vgmedgen.errors import ExchangeError
 from vgmedgen.exchange import merge
-from vgmedgen.exchange.bound import LARGEST_RATIO, bounded
+from vgmedgen.exchange.bound import LARGEST_RATIO, LEAST_SHARE, TENSOR, bounded
 from vgmedgen.exchange.merge import Update
 
 MOST = 2.0
@@ -55,10 +55,9 @@ def test_a_site_that_sends_too_much_is_held_to_twice_the_others(times, sign):
     assert found.beyond == {"c": pytest.approx(times / 1.1, rel=1e-2)}
     held, sent = found.updates[2], given[2]
     for name, start in START.items():  # shortened, and not turned
-        whole = sent.state[name] - start
-        np.testing.assert_allclose(
-            held.state[name] - start, whole * 2.2 / times, atol=1e-4
-        )
+        whole, left = sent.state[name] - start, held.state[name] - start
+        share = np.linalg.norm(left) / np.linalg.norm(whole)
+        np.testing.assert_allclose(left, share * whole, atol=1e-4)
 
 
 def test_what_is_held_may_be_huge_and_moves_the_mean_no_further():
@@ -109,6 +108,42 @@ def test_only_the_factor_that_travelled_is_looked_at():
     assert by_site(found) == pytest.approx({"a": 1.0, "b": 2.0}, rel=1e-4)
     merged = merge.combine("alternate", "generate", 1, START, found.updates)
     np.testing.assert_array_equal(merged["dit.to_q.A"], START["dit.to_q.A"])
+
+
+def test_a_change_of_an_honest_size_in_one_tensor_alone_is_held_too():
+    """Else the whole of it would go where the model is most easily spoilt."""
+    small = {name: change(1.0)[name] for name in START}
+    small["dit.to_q.B"] = small["dit.to_q.B"] * 0.05
+    honest = [
+        Update(n, 1.0, {k: (START[k] + small[k]).astype(np.float32) for k in START})
+        for n in "ab"
+    ]
+    own = np.sqrt(sum(np.square(a).sum() for a in small.values()))
+    there = np.linalg.norm(small["dit.to_q.B"])
+    aimed = small["dit.to_q.B"] * own / there  # as large as all of an honest change
+    state = {**START, "dit.to_q.B": (START["dit.to_q.B"] + aimed).astype(np.float32)}
+    found = bounded([*honest, Update("c", 1.0, state)], START, MOST)
+    assert set(found.beyond) == {"c"}
+    assert found.updates[:2] == honest
+    assert size(found.updates[2]) == pytest.approx(TENSOR * MOST * there, rel=1e-3)
+
+
+def test_a_tensor_that_nobody_else_changed_may_change_a_little():
+    """Float16 swallows small changes: what one site shows of them is no attack."""
+
+    def made(site, extra):
+        drawn = change(1.0, names=("dit.to_q.A",))
+        state = {"dit.to_q.A": (START["dit.to_q.A"] + drawn["dit.to_q.A"])}
+        state["dit.to_q.B"] = START["dit.to_q.B"].copy()
+        state["dit.to_q.B"][0, 0] = extra
+        return Update(site, 1.0, {n: a.astype(np.float32) for n, a in state.items()})
+
+    quiet = [made("a", 0), made("b", 0), made("c", 0.9 * LEAST_SHARE * TENSOR * MOST)]
+    assert not bounded(quiet, START, MOST).beyond
+    loud = bounded([*quiet[:2], made("c", 0.5)], START, MOST)
+    assert set(loud.beyond) == {"c"}
+    limit = LEAST_SHARE * TENSOR * MOST
+    assert loud.updates[2].state["dit.to_q.B"][0, 0] == pytest.approx(limit, rel=1e-3)
 
 
 def test_the_order_in_which_sites_answer_changes_no_bit():

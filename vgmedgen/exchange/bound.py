@@ -7,18 +7,21 @@ that it bounds what every merge rule makes of them. Clipping a change by its nor
 a mean is Sun et al. 2019 (arXiv 1911.07963); the median instead of a fixed norm needs no
 number that fits only one model.
 
-The rule: no change is larger than `most` times the median of the *other* sites' sizes; a
-larger one is shortened to that, its direction stays. Up to one site below half of all may
-send what it likes without moving anybody else's bound beyond an honest size. Of two sites
-nobody can say which is wrong: the larger is held to `most` times the smaller. A site that
-is alone has nobody to be held against.
+The rule: no change is larger than `most` times the median of the *other* sites' sizes,
+and none of its tensors changes more than twice that of what the others' do; what is larger
+is shortened to that, its direction stays. The second half is for a change of an honest
+size that lies in one tensor alone. Fewer than half of the sites may send what they like
+without moving anybody else's bound beyond an honest size. Of two sites nobody can say
+which is wrong: the larger is held to `most` times the smaller. A site that is alone has
+nobody to be held against.
 
 It sees what the sites have sent and nothing else, so a claim under differential privacy
 stays as it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import sqrt
 from statistics import median
 
 import numpy as np
@@ -26,9 +29,9 @@ import numpy as np
 from vgmedgen.errors import ExchangeError
 from vgmedgen.exchange.merge import State, Update
 
-LARGEST_RATIO = (
-    1e6  # that is written down; beyond it, or against nothing, it says no more
-)
+TENSOR = 2.0  # times `most`: honest sites differ more in one tensor than in all of them
+LEAST_SHARE = 0.01  # of the whole size: what a tensor may change that others left alone
+LARGEST_RATIO = 1e6  # that is written down; beyond it a number says no more
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Bounded:
     """Updates within the bound, and whose were beyond it."""
 
     updates: list[Update]
-    beyond: dict[str, float]  # site -> size of its change over the others' median
+    beyond: dict[str, float]  # site -> size of its change over the others' median; of
+    # all tensors together, or half of that of the tensor that is furthest beyond
 
 
 def bounded(updates: Sequence[Update], start: State, most: float) -> Bounded:
@@ -56,34 +60,55 @@ def bounded(updates: Sequence[Update], start: State, most: float) -> Bounded:
     ordered = sorted(updates, key=lambda update: update.site)
     if not most or len(ordered) < 2:  # noqa: PLR2004 - one, and another to compare with
         return Bounded(ordered, {})
-    sizes = {update.site: _size(update, start) for update in ordered}
+    parts = {update.site: _sizes(update, start) for update in ordered}
+    whole = {site: _whole(sizes) for site, sizes in parts.items()}
     held, beyond = [], {}
     for update in ordered:
-        own = sizes[update.site]
-        typical = median(s for site, s in sizes.items() if site != update.site)
-        if own <= most * typical:
+        others = [site for site in parts if site != update.site]
+        typical = median(whole[site] for site in others)
+        shares, ratios = {}, [_ratio(whole[update.site], typical)]
+        for name, size in parts[update.site].items():
+            usual = median(parts[site].get(name, 0.0) for site in others)
+            usual = max(usual, LEAST_SHARE * typical)
+            shares[name] = min(1.0, TENSOR * most * usual / size) if size else 1.0
+            ratios.append(_ratio(size, usual) / TENSOR)
+        if max(ratios) <= most:
             held.append(update)
             continue
-        held.append(_shortened(update, start, most * typical / own))
-        ratio = own / typical if typical else LARGEST_RATIO
-        beyond[update.site] = float(f"{min(ratio, LARGEST_RATIO):.3g}")
+        left = _whole({n: shares[n] * s for n, s in parts[update.site].items()})
+        share = min(1.0, most * typical / left) if left else 1.0
+        shares = {name: share * part for name, part in shares.items()}
+        held.append(_shortened(update, start, shares))
+        beyond[update.site] = float(f"{max(ratios):.3g}")
     return Bounded(held, beyond)
 
 
-def _size(update: Update, start: State) -> float:
+def _sizes(update: Update, start: State) -> dict[str, float]:
+    """Size of every tensor's change."""
     if unknown := sorted(update.state.keys() - start.keys()):
         raise ExchangeError(f"the update of {update.site} has a tensor {unknown[0]}")
-    squares = (
-        float(np.square(_change(array, start[name])).sum())
+    return {
+        name: float(np.sqrt(np.square(_change(array, start[name])).sum()))
         for name, array in sorted(update.state.items())
-    )
-    return float(np.sqrt(sum(squares)))
+    }
 
 
-def _shortened(update: Update, start: State, share: float) -> Update:
-    """The update with `share` of its change."""
+def _whole(sizes: Mapping[str, float]) -> float:
+    return sqrt(sum(size * size for size in sizes.values()))
+
+
+def _ratio(size: float, usual: float) -> float:
+    if not usual:
+        return LARGEST_RATIO if size else 0.0
+    return min(size / usual, LARGEST_RATIO)
+
+
+def _shortened(update: Update, start: State, shares: Mapping[str, float]) -> Update:
+    """The update with the given share of the change of every tensor."""
     state = {
-        name: (start[name] + share * _change(array, start[name])).astype(np.float32)
+        name: (start[name] + shares[name] * _change(array, start[name])).astype(
+            np.float32
+        )
         for name, array in update.state.items()
     }
     return replace(update, state=state)
