@@ -1,8 +1,9 @@
 """The preflight: everything that a node needs, examined before it serves.
 
 Every examination gives its own line and none ends the others, so that one look shows all
-that is to do. Nothing in the folder is changed, nothing is booked, and the coordinator is
-asked only what it answers without letting the node join.
+that is to do. Nothing in the folder is changed but the memory of which images were looked
+at, nothing is booked, and the coordinator is asked only what it answers without letting
+the node join.
 """
 
 from collections.abc import Callable

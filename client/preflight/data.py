@@ -1,9 +1,12 @@
 """Examines the site's data: read by their adapters, told in ranges.
 
-Nothing is prepared, cached or booked. What a fault says may name a file, since somebody
-has to find it; what is in order is told so that it may be read outside the hospital.
+Every image is looked at once, as training will; what was found is remembered in the
+site's folder, and nothing else is prepared, cached or booked. What a fault says may name a
+file, since somebody has to find it; what is in order is told so that it may be read outside
+the hospital.
 """
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -12,12 +15,16 @@ from functools import partial
 
 from client.preflight.finding import Caution, Finding, examined, in_range
 from client.preflight.place import Place
+from vgmedgen.cli.shared import progress_of
 from vgmedgen.data.records import Dataset, Record
 from vgmedgen.errors import DataError, PolicyError, VGMedGenError
 from vgmedgen.siteconfig import SiteSource
 
-OPENED = 8  # images that are decoded, spread over a source
-_PX = 64  # side at which they are, pixels
+INSPECTED = "inspected.json"  # in the site's folder: what was found of its images
+_NAMED = 5  # images that a caution names
+_MANY = 200  # images that are looked at without a word about how long it takes
+
+log = logging.getLogger(__name__)
 
 _Read = Callable[[], Dataset]
 
@@ -41,9 +48,19 @@ def sources(place: Place) -> list[Finding]:
 
 
 def masks(place: Place) -> str | Caution:
-    """Which images have a mask."""
+    """Which images have a mask, and which masks a person should look at."""
     records = _records(place)
     without = sum(not record.masks for record in records)
+    odd = [one for one in place.inspected if one.cautions]
+    if odd:
+        few = "; ".join(
+            f"{one.record.image.name}: {', '.join(one.cautions)}"
+            for one in odd[:_NAMED]
+        )
+        return Caution(
+            f"{len(odd)} of {in_range(len(records))} deserve a look",
+            f"{few}; see them by vgmedgen data check … --page check.html",
+        )
     if not without:
         return "every image has one"
     told = f"missing for {in_range(without)} of {in_range(len(records))} images"
@@ -118,7 +135,7 @@ def _alone(place: Place, source: SiteSource) -> Dataset:
 
 
 def _source(place: Place, source: SiteSource, read: _Read) -> str:
-    from vgmedgen.data import images  # noqa: PLC0415 - brings torch
+    from vgmedgen.data import inspection  # noqa: PLC0415 - brings torch
     from vgmedgen.training.accountable import check_structure  # noqa: PLC0415
 
     dataset = read()
@@ -131,8 +148,15 @@ def _source(place: Place, source: SiteSource, read: _Read) -> str:
                 f"{path} cannot be read by the user that runs the node; mend its "
                 "permissions, or restore the file"
             )
-    for record in records[:: -(-len(records) // OPENED)]:
-        images.load(record, _PX)
+    memory = inspection.Memory(place.folder / INSPECTED)
+    new = sum(not memory.knows(record) for record in records)
+    if new > _MANY:
+        log.info("looks at %d images of %s once; this takes a while", new, source.root)
+    with progress_of("looking at images", len(records)) as advance:
+        found = inspection.inspect(records, memory, advance)
+    memory.save()
+    place.inspected += found
+    inspection.check(found, source.dataset)
     labels = Counter(record.label or "no label" for record in records)
     classes = ", ".join(f"{name} {in_range(n)}" for name, n in sorted(labels.items()))
     return (

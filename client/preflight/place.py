@@ -11,6 +11,7 @@ from vgmedgen.siteconfig import FILE, Coordinator, Policy
 from vgmedgen.yamlfile import read_yaml
 
 if TYPE_CHECKING:  # brings torch, which `start` does not wait for
+    from vgmedgen.data.inspection import Inspection
     from vgmedgen.data.records import Dataset
     from vgmedgen.site import Site
 
@@ -22,6 +23,7 @@ class Place:
     folder: Path
     quick: bool = False
     datasets: list["Dataset"] = field(default_factory=list)  # as the adapters read them
+    inspected: list["Inspection"] = field(default_factory=list)  # each of their images
 
     @cached_property
     def sections(self) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """What the preflight finds of the machine, the base bundle and the data."""
 # ruff: noqa: F401, F811 - fixtures are imported by name
 
+import re
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from tests.preflights import (
     write,
     wrong,
 )
+from vgmedgen.data import inspection
+from vgmedgen.errors import DataError
+from vgmedgen.site import Site
 
 
 @pytest.fixture
@@ -117,6 +121,71 @@ def test_an_image_that_cannot_be_decoded_is_found(based, images):
     found = of(examine(based))["data"]
     assert not found.ok
     assert one.name in found.told
+
+
+def test_every_refused_image_is_counted_as_training_would_refuse_it(based, images):
+    (based / "images").unlink()
+    shutil.copytree(images, based / "images")
+    pictures = sorted(
+        p for p in (based / "images").rglob("*.png") if "mask" not in p.name
+    )
+    for path in pictures[3:10]:
+        path.write_bytes(path.read_bytes()[:-40])
+    for _ in range(2):  # remembered, it is told again
+        found = of(examine(based))
+        assert not found["data"].ok
+        assert "busi: 7 of 12 images are refused" in found["data"].told
+        assert all(path.name in found["data"].told for path in pictures[3:8])
+        assert "checksum" in found["data"].todo
+    with pytest.raises(DataError, match=re.escape(pictures[3].name)):
+        Site(based).samples  # noqa: B018 - prepares them
+    for path in pictures[3:10]:
+        path.unlink()
+        path.with_name(f"{path.stem}_mask.png").unlink(missing_ok=True)
+    assert of(examine(based))["data"].ok
+
+
+def test_a_second_look_opens_no_image_and_a_changed_one_is_opened(
+    based, images, monkeypatch
+):
+    (based / "images").unlink()
+    shutil.copytree(images, based / "images")
+    assert of(examine(based))["data"].ok
+    opened = []
+    load = inspection.images.load
+    monkeypatch.setattr(
+        inspection.images, "load", lambda r, px: opened.append(r.id) or load(r, px)
+    )
+    assert of(examine(based))["data"].ok
+    assert opened == []
+    one = sorted((based / "images").rglob("*_mask.png"))[0]
+    one.write_bytes(one.read_bytes())  # the same bytes, written anew
+    assert of(examine(based))["data"].ok
+    assert opened == [one.stem.removesuffix("_mask")]
+
+
+def test_a_memory_that_cannot_be_read_or_written_is_no_fault(based, images):
+    kept = based / "inspected.json"
+    for content in ("{", "[]", '{"a": 1}', '{"a": ["b", "c"]}'):
+        kept.write_text(content)
+        assert of(examine(based))["data"].ok
+    kept.unlink()
+    kept.mkdir()
+    assert of(examine(based))["data"].ok
+
+
+def test_a_lesion_with_an_empty_mask_is_a_warning(based, images):
+    (based / "images").unlink()
+    shutil.copytree(images, based / "images")
+    one = sorted((based / "images").rglob("benign*_mask.png"))[0]
+    with Image.open(one) as mask:
+        Image.new("L", mask.size).save(one)
+    found = of(examine(based))["masks"]
+    assert found.ok
+    assert found.warning
+    assert "1 of 10-19 deserve a look" in found.told
+    name = one.name.replace("_mask", "")
+    assert f"{name}: its mask is empty, though its label is 'benign'" in found.todo
 
 
 def table(site, rows):

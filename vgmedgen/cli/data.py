@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vgmedgen.cli.shared import Root, progress_of
+from vgmedgen.cli.shared import Root, one_line, progress_of
 from vgmedgen.cli.twins import twins
 
 app = typer.Typer(no_args_is_help=True, help="Look at a dataset before it trains.")
@@ -13,6 +13,8 @@ app.command(
     "twins",
     epilog="example: vgmedgen data twins busi /data/busi --out units.csv --page twins.html",
 )(twins)
+
+_NAMED = 5  # images that are told of each kind of fault
 
 Identified = Annotated[
     bool,
@@ -23,28 +25,59 @@ Grouping = Annotated[
 ]
 
 
-@app.command("check", epilog="example: vgmedgen data check busi /data/busi")
+@app.command(
+    "check", epilog="example: vgmedgen data check busi /data/busi --page check.html"
+)
 def data_check(
     dataset: str,
     root: Root,
     grouping: Grouping = None,
     identified: Identified = False,
+    captions: Annotated[
+        Path | None,
+        typer.Option(help="csv (image, caption) that replaces all captions"),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="contact sheet of what will train, for the site's own eyes"),
+    ] = None,
 ) -> None:
-    """Read a dataset whole: every image, mask and caption."""
+    """Read a dataset whole: every image, mask and caption.
+
+    With --page a person can see each image as it trains, the outline of its mask and its
+    caption. That page shows patients' images; only its owner can read it.
+    """
     from collections import Counter
 
-    from vgmedgen.data import adapters, images
+    from vgmedgen.data import adapters, inspection
+    from vgmedgen.errors import ConfigError
+    from vgmedgen.evaluation import contact_sheet
 
-    found = adapters.read(dataset, root, grouping=grouping, identified=identified)
+    if page is not None and page.exists():
+        raise ConfigError(f"{page} exists; choose another name or remove it")
+    found = adapters.read(
+        dataset, root, captions=captions, grouping=grouping, identified=identified
+    )
     with progress_of("reading", len(found.records)) as advance:
-        for record in found.records:
-            images.load(record, 64)
-            advance(1)
+        seen = inspection.inspect(found.records, inspection.Memory(), advance)
     labels = Counter(record.label for record in found.records)
     print(f"{found.name}: {len(found.records)} images, {len(found.units)} units")
     print(f"unit: {found.unit_kind}")
     for label, count in sorted(labels.items()):
         print(f"  {label or '(no label)'}: {count}")
+    odd = [one for one in seen if one.cautions]
+    for one in odd[:_NAMED]:
+        print(one_line(f"look at {one.record.image.name}: {'; '.join(one.cautions)}"))
+    if len(odd) > _NAMED:
+        print(f"look at {len(odd) - _NAMED} more images" + ("" if page else ": --page"))
+    if page is not None:
+        shown = sum(map(len, contact_sheet.chosen(seen)[1:]))
+        with progress_of("drawing", shown) as advance:
+            contact_sheet.write(found, seen, page, advance)
+        print(f"page   {page}, which shows patients' images: keep it in the hospital")
+    for one in [one for one in seen if one.refused][1:_NAMED]:
+        print(one_line(f"refused: {one.refused}"))
+    inspection.check(seen, found.name)
 
 
 @app.command("caption", epilog="example: vgmedgen data caption busi /data/busi c.csv")
