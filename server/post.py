@@ -6,7 +6,7 @@ node's; so the map from message to node is kept here.
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -123,6 +123,7 @@ class Post:
         timeout_s: float,
         return_s: float,
         group: str,
+        gone: Callable[[], Collection[int]] = tuple,
     ) -> dict[int, Message]:
         """Send, and wait for all answers or until `timeout_s` is over.
 
@@ -135,6 +136,7 @@ class Post:
             timeout_s: for the whole question.
             return_s: how long a lost node has to come back.
             group: name of the round in Flower's logs.
+            gone: tells nodes that were shut out; they are not waited for.
 
         Returns:
             Node -> reply; a node that did not answer in time is not in it.
@@ -145,6 +147,7 @@ class Post:
         for _ in polls(timeout_s):
             replies = self.collect(pending)
             asked.hear(replies, waiting=pending.values())
+            asked.let_go(gone())
             again = asked.to_ask_again(self.nodes(), return_s) if asked.open else []
             if again:
                 for node in again:
@@ -170,7 +173,13 @@ class _Question:
     @property
     def open(self) -> bool:
         """Whether an answer is still waited for."""
-        return len(self.replies) < len(self._sent)
+        return bool(self._sent.keys() - self.replies.keys())
+
+    def let_go(self, nodes: Collection[int]) -> None:
+        """Wait for these no longer."""
+        for node in nodes:
+            self._sent.pop(node, None)
+            self._lost.pop(node, None)
 
     def hear(
         self, replies: Mapping[int, Message], waiting: Collection[int] = ()

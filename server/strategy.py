@@ -168,6 +168,7 @@ class Strategy:
             timeout_s=federation.round_timeout_s,
             return_s=federation.return_s,
             group=str(number),
+            gone=lambda: [sites[n] for n in self._membership.removed() if n in sites],
         )
         answers = Answers(sent=size(content))
         words = round_words(self._launch, number)

@@ -112,6 +112,14 @@ def test_what_became_of_an_earlier_send_does_not_end_a_later_one(asked, code):
     assert not asked.replies[2].has_error()
 
 
+def test_a_node_that_was_shut_out_is_not_waited_for(asked):
+    asked.hear({1: said()})
+    asked.let_go([2, 3])
+    assert not asked.open
+    asked.hear({2: said()})  # what comes of it all the same does no harm
+    assert not asked.open
+
+
 class Line:
     """A grid with one node, that loses the first message and is restarted."""
 
