@@ -74,7 +74,7 @@ def read_rows(
         return [
             _row(path, first + reader.line_num, named, values)
             for values in reader
-            if any(value.strip() for value in values)
+            if any(map(str.strip, values)) or len(values) == 1
         ]
     except csv.Error as error:
         raise DataError(

@@ -56,6 +56,10 @@ def read_prompts(path: Path) -> list[Wish]:
             wishes = [Wish(prompt=tidy(line)) for line in decoded(path).splitlines()]
     except DataError as error:  # here it is what was asked for, no data of a site
         raise ConfigError(str(error)) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{str(path)[:80]} cannot be read: {error.strerror}"
+        ) from None
     for number, wish in enumerate(wishes, 1):
         if not wish.prompt:
             raise ConfigError(f"{path}: prompt {number} is empty; fill or remove it")
