@@ -32,9 +32,11 @@ from client.policy import History
 from client.request import Request
 from client.runfiles import AUDIT
 from client.turns import Turns
+from vgmedgen.codes import CODES
 from vgmedgen.errors import (
     ApprovalError,
     DryRunError,
+    NotNowError,
     PolicyError,
     StateError,
     VGMedGenError,
@@ -45,21 +47,6 @@ from vgmedgen.trust import warrant
 from vgmedgen.trust.journal import Journal
 
 log = logging.getLogger(__name__)
-
-_WHY = {
-    "VG10": "order",
-    "VG15": "base",
-    "VG30": "order",
-    "VG40": "policy",
-    "VG41": "budget",
-    "VG42": "waiting",
-    "VG43": "policy",
-    "VG44": "dry-run",
-    "VG45": "replay",
-    "VG50": "training",
-    "VG60": "release",
-    "VG70": "signature",
-}
 
 
 def guard(open_site: OpenSite) -> Mod:
@@ -134,7 +121,7 @@ class Passage:
             log.error(
                 "stopped at this site (%s); only the code leaves", code, exc_info=error
             )
-        decision, why = "refused", _WHY.get(code, "unforeseen")
+        decision, why = "refused", _why(error, code)
         if isinstance(error, DryRunError):
             decision = "dry-run"
         elif isinstance(error, ApprovalError):
@@ -152,6 +139,12 @@ class Passage:
         if self._journal is not None:
             seconds = round(time.monotonic() - self._began, 3)
             self._journal.add("out", seconds=seconds, **self._facts, **facts)
+
+
+def _why(error: BaseException, code: str) -> str:
+    """The word of an audit log for a refusal: the error's own, else its code's."""
+    own = error.why if isinstance(error, NotNowError) else ""
+    return own or CODES.get(code, CODES[VGMedGenError.code]).why
 
 
 def _readable(message: Message, digest: str, site: Site) -> Request:

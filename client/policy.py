@@ -72,7 +72,10 @@ def check(
     for verdict in _of_this_moment(policy, request, history, now):
         if not verdict.kept:
             raise NotNowError(
-                _refusal(request.run, verdict, "it is served again when its time comes")
+                _refusal(
+                    request.run, verdict, "it is served again when its time comes"
+                ),
+                why="hours" if verdict.rule == "hours" else "rounds",
             )
 
 

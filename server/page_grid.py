@@ -3,9 +3,9 @@
 from collections import Counter
 
 from server import runs
-from server.meanings import advice, meaning, short
 from server.registry import RoundRecord
 from server.standing import ABSENT, TOOK, RunStatus, part_of
+from vgmedgen.codes import advice, meaning, short
 from vgmedgen.evaluation.markup import Html, size_text, tag
 
 _MOST = 48  # rounds that a grid shows

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from server import runs
-from server.meanings import meaning
 from server.page_grid import grid, took
 from server.registry import RoundRecord
 from server.standing import RunStatus, heldout_of, loss_of, spent_of
 from server.words import how_long
+from vgmedgen.codes import meaning
 from vgmedgen.evaluation.lines import line_chart
 from vgmedgen.evaluation.markup import (
     DASH,

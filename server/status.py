@@ -13,9 +13,9 @@ from typing import Protocol
 
 from server import runs
 from server.kits import Kits
-from server.meanings import meaning
 from server.place import NODES, SKEW
 from server.standing import RunStatus, attempt, facts_of, stand, word
+from vgmedgen.codes import meaning
 from vgmedgen.errors import BaseError, UnreachableError, VGMedGenError
 from vgmedgen.trust.nodekeys import MOST_SKEW_S
 

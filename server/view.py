@@ -9,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from server import runs
-from server.meanings import advice, meaning
 from server.registry import RoundRecord
 from server.standing import (
     ABSENT,
@@ -23,6 +22,7 @@ from server.standing import (
 )
 from server.status import NodeStatus, Status, notes
 from server.words import ago, clean, how_long
+from vgmedgen.codes import advice, meaning
 from vgmedgen.evaluation.markup import DASH, plain, size_text
 
 _COLOURS = {

@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
-from server.meanings import meaning
 from server.words import how_long
+from vgmedgen.codes import meaning
 from vgmedgen.config import FederationConfig
 from vgmedgen.errors import ApprovalError
 from vgmedgen.files import write_text

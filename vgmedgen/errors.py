@@ -79,6 +79,10 @@ class NotNowError(PolicyError):
 
     code = "VG43"
 
+    def __init__(self, message: str = "", why: str = "hours") -> None:
+        super().__init__(message)
+        self.why = why  # hours | rounds: its word in an audit log
+
 
 class DryRunError(PolicyError):
     """The site trains only to show what would leave; nothing is sent."""
@@ -130,7 +134,7 @@ class UnreachableError(VGMedGenError):
 
 
 def kinds() -> list[type[VGMedGenError]]:
-    """Every kind of error, the general one first."""
+    """Every kind of error, the general one first; `codes.CODES` says what each means."""
     found = [VGMedGenError]
     for kind in found:
         found += kind.__subclasses__()

@@ -14,7 +14,13 @@ import client.app
 from client import gate
 from client.runfiles import AUDIT
 from tests.federation.toys import ToySite, asking, config, prepare, raw, toys
-from vgmedgen.errors import StateError, TrainingError
+from vgmedgen.errors import (
+    BudgetError,
+    DataError,
+    NotNowError,
+    StateError,
+    TrainingError,
+)
 from vgmedgen.exchange.wire import Kind, fingerprint
 from vgmedgen.plan import PrivacyConfig
 from vgmedgen.siteconfig import Policy
@@ -146,6 +152,29 @@ def test_a_site_that_cannot_be_opened_refuses_and_logs_nothing(launch):
     reply = client.app.build(broken)(asking(launch, Kind.TRAIN), None)
     assert code(reply) == "VG00"
     assert b"patient" not in raw(reply)
+
+
+@pytest.mark.parametrize(
+    ("error", "told", "why"),
+    [
+        (DataError("x"), "VG20", "data"),
+        (BudgetError("x"), "VG41", "budget"),
+        (NotNowError("x"), "VG43", "hours"),
+        (NotNowError("x", why="rounds"), "VG43", "rounds"),
+        (TrainingError("x"), "VG50", "training"),
+        (StateError("x"), "VG55", "state"),
+        (ZeroDivisionError("x"), "VG00", "unforeseen"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_log_says_why_in_the_word_of_the_code(launch, error, told, why):
+    class Failing(ToySite):
+        def train(self, order):
+            raise error
+
+    site = Failing("alpha")
+    assert code(ask(site, asking(launch, Kind.TRAIN))) == told
+    assert log_of(site)[-1]["why"] == why
 
 
 def test_what_is_not_answered_is_not_kept_as_answered(launch):

@@ -12,7 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from server import page
-from server.meanings import MEANINGS, meaning
+from vgmedgen.codes import CODES, meaning
 from server.page_grid import grid
 from server.words import clean
 from tests.unit import status_example as example
@@ -214,15 +214,15 @@ def test_a_long_run_shows_its_latest_rounds_and_says_so():
 
 
 def test_every_code_can_stand_in_a_cell():
-    sites = [f"s{number}" for number in range(len(MEANINGS))]
+    sites = [f"s{number}" for number in range(len(CODES))]
     record = replace(
         example.records(sites, 1)[0],
         sites=[],
         counted=False,
-        left_out=dict(zip(sites, MEANINGS, strict=True)),
+        left_out=dict(zip(sites, CODES, strict=True)),
     )
     text = grid(example.run("r", sites, 1, records=(record,)))
-    assert all(html.escape(meaning(code)) in text for code in MEANINGS)
+    assert all(html.escape(meaning(code)) in text for code in CODES)
     assert "<del>1</del>" in text
 
 

@@ -11,13 +11,13 @@ from flwr.app import Error
 from flwr.common.constant import ErrorCode
 from rich.console import Console
 
-from server.meanings import MEANINGS, advice, meaning, short
 from server.replies import LATE, OFFLINE, code_of
 from server.standing import ABSENT, TOOK, UNKNOWN, part_of
 from server.status import gather, notes, to_json
 from server.view import render
 from server.words import ago, clean, how_long
 from tests.unit import status_example as example
+from vgmedgen.codes import CODES, advice, meaning, short
 from vgmedgen.errors import StateError, UnreachableError, VGMedGenError
 from vgmedgen.files import tree_digests
 
@@ -83,23 +83,27 @@ def every_code():
 
 
 def test_every_code_of_ours_has_a_meaning():
-    assert every_code() <= MEANINGS.keys()
-    assert {LATE, OFFLINE} <= MEANINGS.keys()
+    assert every_code() <= CODES.keys()
+    assert {LATE, OFFLINE} <= CODES.keys()
     assert len(every_code()) > 12
+    # and a word for the audit log of whoever refuses under it, each its own
+    words = [CODES[code].why for code in sorted(every_code())]
+    assert all(words)
+    assert len(set(words)) == len(words)
 
 
 def test_every_code_that_flower_may_answer_with_has_a_meaning():
     numbers = [value for name, value in vars(ErrorCode).items() if name.isupper()]
     assert len(numbers) >= 9
     for number in numbers:
-        assert code_of(Error(code=number, reason="")) in MEANINGS
+        assert code_of(Error(code=number, reason="")) in CODES
 
 
 def test_meanings_are_short_and_cells_are_distinct():
-    assert all(0 < len(meaning(code)) <= 60 for code in MEANINGS)
-    assert all(len(advice(code)) <= 60 for code in MEANINGS)
-    assert len({short(code) for code in MEANINGS}) == len(MEANINGS)
-    assert all(1 <= len(short(code)) <= 3 for code in (*MEANINGS, "", "<b>", "VGx"))
+    assert all(0 < len(meaning(code)) <= 60 for code in CODES)
+    assert all(len(advice(code)) <= 60 for code in CODES)
+    assert len({short(code) for code in CODES}) == len(CODES)
+    assert all(1 <= len(short(code)) <= 3 for code in (*CODES, "", "<b>", "VGx"))
     assert meaning("VG99") == "a code that this version does not know"
     assert meaning("") == advice("VG99") == ""
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vgmedgen.codes import meaning
 from vgmedgen.evaluation.charts import bar
-from vgmedgen.evaluation.findings import Report, codes, listing, sites_of
+from vgmedgen.evaluation.findings import Report, listing, sites_of
 from vgmedgen.evaluation.markup import (
     DASH,
     Html,
@@ -46,8 +47,7 @@ def rounds(report: Report) -> Html:
     used = sorted(
         {code for e in entries for code in (e.get("left_out") or {}).values()}
     )
-    meanings = codes()
-    legend = "; ".join(f"{code}: {meanings.get(code, 'see the log')}" for code in used)
+    legend = "; ".join(f"{code}: {meaning(code)}" for code in used)
     return section(
         "rounds",
         "Round by round",

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from vgmedgen.errors import kinds
 from vgmedgen.evaluation.markup import known, mean, plain, size_text
 
 _SHOWN = 0.5  # per cent from which a change of the mean is put in words
@@ -19,12 +18,6 @@ def sites_of(report: Report) -> list[str]:
     for key in ("heldout_denoising_loss", "caption_gap", "images", "loss_curves"):
         names += [name for name in report.get(key) or {} if name not in names]
     return names
-
-
-def codes() -> dict[str, str]:
-    """What each error code means, read from the errors themselves."""
-    meanings = {kind.code: (kind.__doc__ or "").split("\n")[0] for kind in kinds()}
-    return meanings | {"VG00": "Anything unforeseen."}
 
 
 def listing(names: Sequence[str], limit: int = 6) -> str:

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 
+from vgmedgen.codes import CODES
 from vgmedgen.errors import StateError
 
 EVENTS = frozenset(
@@ -29,31 +30,20 @@ EVENTS = frozenset(
     }
 )
 WHY = (
+    *sorted({one.why for one in CODES.values() if one.why}),
     "unfinished-line",
     "head-behind",
     "unreadable",
     "unknown-kind",
     "unsigned",
     "coordinator",
-    "signature",
-    "base",
     "exchange",
-    "policy",
-    "budget",
-    "waiting",
     "denied",
     "changed",
-    "hours",
     "rounds",
-    "replay",
     "repeated",
-    "order",
-    "dry-run",
     "size",
     "last-look",
-    "training",
-    "release",
-    "unforeseen",
     "signal",
     "crashed",
     "restarted",
