@@ -12,10 +12,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from server import page
-from vgmedgen.codes import CODES, meaning
 from server.page_grid import grid
 from server.words import clean
 from tests.unit import status_example as example
+from vgmedgen.codes import CODES, meaning
 
 EVIL = (
     "\"'><script src=//x.example/a.js>alert(1)</script><img src=x onerror=a()>&lt;"
