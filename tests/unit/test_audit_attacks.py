@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
-from vgmedgen.audit import copies, inversion, membership, models, verdict
+from vgmedgen.audit import copies, inversion, membership, models, twins, verdict
+from vgmedgen.audit import page as audit_page
 from vgmedgen.audit import run as audit_run
+from vgmedgen.audit.canaries import Canaries
 from vgmedgen.audit.conformance import Finding
 from vgmedgen.audit.recorded import Most
 from vgmedgen.audit.run import Effort, audit
+from vgmedgen.audit.statistics import OneRun
 from vgmedgen.audit.verdict import Claim, Evidence, judge
 from vgmedgen.data.images import as_uint8
 from vgmedgen.dit.codec import Codec
@@ -23,6 +27,7 @@ from vgmedgen.plan import PrivacyConfig
 from vgmedgen.prior.model import VisualPrior
 from vgmedgen.training.align import map_text
 from vgmedgen.training.rounds import Workbench
+from vgmedgen.training.samples import Samples, join
 
 TINY = Effort(
     canaries={"mapper": 12},
@@ -291,3 +296,71 @@ def test_what_a_site_sent_last_is_put_into_the_base(hospital, micro):
     name = next(iter(states["mapper"]))
     expected = torch.from_numpy(states["mapper"][name] + 0.5)
     assert torch.equal(sent.mapper.shared_state()[name], expected)
+
+
+def planted(ceiling: float, bound: float = 0.0) -> Canaries:
+    """Canaries in a training that the plan gives epsilon 2."""
+    one = OneRun(epsilon=bound, guesses=8, correct=8, total=48)
+    return Canaries(
+        training="mapper",
+        steps=9,
+        cost=2.0,
+        proven=OneRun(epsilon=0.0, guesses=8, correct=4, total=48),
+        ceiling=1.7,
+        curve=one,
+        curve_ceiling=ceiling,
+        scores=(0.0, 1.0),
+        included=(False, True),
+    )
+
+
+def test_canaries_that_could_refute_nothing_turn_a_green_verdict_amber():
+    strong, weak = planted(ceiling=4.7), planted(ceiling=1.9)
+    assert judge(evidence(canaries=[strong])).colour == verdict.GREEN
+    found = judge(evidence(canaries=[weak]))
+    assert found.colour == verdict.AMBER
+    assert any("could not have turned this red" in reason for reason in found.reasons)
+    broken = judge(evidence(canaries=[planted(ceiling=4.7, bound=2.0)]))
+    assert broken.colour == verdict.RED
+    assert "rule out the noise of the plan" in broken.reasons[0]
+
+
+def test_the_page_prints_every_ceiling_and_never_that_a_claim_stands(micro):
+    seen = evidence(canaries=[planted(ceiling=1.9)])
+    html = audit_page.page("clinic", micro.plan, seen, judge(seen))
+    assert '<span class="warn">(1.90)</span>' in html
+    for colour in (verdict.GREEN, verdict.AMBER, verdict.RED):
+        assert "stands" not in audit_page.WORDS[colour]
+    assert "claim stands" not in html
+
+
+@dataclasses.dataclass(frozen=True)
+class Turned(Samples):
+    """Samples whose images come out mirrored or turned."""
+
+    turn: Callable[[torch.Tensor], torch.Tensor]
+
+    def pixels(self, rows):
+        image, mask = super().pixels(rows)
+        return self.turn(image), self.turn(mask)
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [lambda p: p, lambda p: p.flip(-1), lambda p: p.rot90(1, (-2, -1))],
+    ids=["the same", "mirrored", "turned"],
+)
+def test_held_out_images_that_show_a_training_image_are_named_and_left_out(
+    site, micro, turn
+):
+    training = site.training
+    assert twins.twins(training, site.heldout) == ()
+    one = training.only([k == 3 for k in range(len(training))])
+    spied = Turned(**one.__dict__, turn=turn)
+    found = twins.twins(training, spied)
+    assert [twin.training for twin in found] == [training.records[3].image]
+    assert len(twins.without(join([one, site.heldout]), found)) == len(site.heldout)
+    seen = evidence(twins=found)
+    assert any("1 held-out images show" in word for word in judge(seen).cautions)
+    html = audit_page.page("clinic", micro.plan, seen, judge(seen))
+    assert training.records[3].image.name in html

@@ -5,13 +5,18 @@ site's engine trains once under the claimed plan, and the attacker, who sees wha
 step released, guesses. What his luck proves of epsilon is in `statistics.one_run_bound`.
 Source: Steinke, Nasr and Jagielski 2023, arXiv 2305.08846.
 
+Two bounds are told: one that holds for any mechanism of (epsilon, delta), and a tighter
+one for an engine that does what the plan says with less noise (`curves.py`). Beside each
+stands its ceiling, which no guesses at so many canaries can exceed: below the claim, they
+can refute nothing.
+
 More canaries make a higher bound possible, yet the more there are for the weights that
 train, the more their directions overlap. The models that learn of them are copies and are
 thrown away.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vgmedgen.audit import curves
 from vgmedgen.audit.fabricated import fabricate
-from vgmedgen.audit.statistics import OneRun, Scores, best_one_run
+from vgmedgen.audit.statistics import OneRun, Scores, best_one_run, highest
 from vgmedgen.audit.trainer import Trace, Trainer, one_round
 from vgmedgen.dit import lora
 from vgmedgen.dit.objective import denoising_loss
@@ -29,7 +35,8 @@ from vgmedgen.errors import TrainingError
 from vgmedgen.exchange.merge import trained_factor
 from vgmedgen.plan import Plan
 from vgmedgen.prior.model import VisualPrior
-from vgmedgen.privacy.plan import LORA, MAPPER
+from vgmedgen.privacy.accountant import Mechanism, spent
+from vgmedgen.privacy.plan import LORA, MAPPER, PrivacyPlan
 from vgmedgen.privacy.randomness import Secret
 from vgmedgen.text.mapper import align_loss
 from vgmedgen.training.align import map_text, see
@@ -48,11 +55,15 @@ Losses = Callable[[], Iterator[Tensor]]
 
 @dataclass(frozen=True, kw_only=True)
 class Canaries:
-    """What planting canaries in one training proved."""
+    """What planting canaries in one training proved, and could have proved."""
 
     training: str  # mapper | generate
     steps: int
-    proven: OneRun
+    cost: float | None  # epsilon that the plan gives this training; None without DP
+    proven: OneRun  # whatever the mechanism
+    ceiling: float  # of that bound, were every guess right
+    curve: OneRun | None  # if the engine differs from the plan by its noise; with DP
+    curve_ceiling: float | None
     scores: tuple[float, ...]
     included: tuple[bool, ...]
 
@@ -93,19 +104,38 @@ def plant(
     if trace is None or not trace.segments:
         raise TrainingError(f"the training '{training}' took no step: nothing to audit")
     tried = score(trainer, training, plan, canaries, trace)
-    level = 1 - (1 - confidence) / len(tried)
+    mechanism = whole_mechanism(plan, training) if plan.privacy.enabled else None
+    # divided among all scores that are tried, and both bounds
+    level = 1 - (1 - confidence) / (len(tried) * (1 if mechanism is None else 2))
     judged = [
         (best_one_run(scores, included, delta=delta, confidence=level), scores)
         for scores in tried
     ]
     proven, scores = max(judged, key=lambda pair: (pair[0].epsilon, pair[0].correct))
+    asked = {"delta": delta, "confidence": level}
+    curve = limit = cost = None
+    if mechanism is not None:
+        found = [curves.best(one, included, mechanism, **asked) for one in tried]
+        curve = max(found, key=lambda one: (one.epsilon, one.correct))
+        limit = curves.ceiling(count, mechanism, **asked)
+        cost = spent([mechanism], delta).epsilon
     return Canaries(
         training=training,
         steps=trace.count,
+        cost=cost,
         proven=proven,
+        ceiling=highest(count, **asked),
+        curve=curve,
+        curve_ceiling=limit,
         scores=tuple(scores.tolist()),
         included=tuple(bool(one) for one in included),
     )
+
+
+def whole_mechanism(plan: Plan, training: str) -> Mechanism:
+    """All steps of one training over the whole run."""
+    found = PrivacyPlan.of(plan).trainings[training]
+    return replace(found.mechanism, steps=found.mechanism.steps * found.rounds)
 
 
 def coins(count: int) -> NDArray[np.bool_]:

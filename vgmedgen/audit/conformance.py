@@ -44,6 +44,7 @@ class Finding:
     name: str
     passed: bool
     told: str
+    recorded: bool = False  # of the recorded training, rather than of single steps
 
 
 class NotShownError(Exception):

@@ -2,22 +2,26 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from vgmedgen.audit.canaries import Canaries
+from vgmedgen.audit.conformance import Finding
+from vgmedgen.audit.copies import SHOWN
 from vgmedgen.audit.figures import file_picture, picture, two_histograms
 from vgmedgen.audit.membership import Membership
-from vgmedgen.audit.statistics import Interval
+from vgmedgen.audit.recorded import FALSE_ALARM
+from vgmedgen.audit.statistics import Interval, OneRun
 from vgmedgen.audit.verdict import Evidence, Verdict
 from vgmedgen.evaluation import markup
 from vgmedgen.evaluation.markup import (
     Html,
     document,
     glossary,
+    join,
     note,
     number,
     plain,
@@ -28,8 +32,8 @@ from vgmedgen.evaluation.markup import (
 from vgmedgen.plan import Plan
 
 WORDS = {
-    "green": "The claim stands",
-    "amber": "No claim",
+    "green": "Nothing speaks against the claim",
+    "amber": "Not shown",
     "red": "Stop",
 }
 GLOSSARY = {
@@ -45,6 +49,10 @@ GLOSSARY = {
     "TPR at 1 % FPR": "Share of the units that trained which are found, if 1 in 100 of "
     "the others may be accused falsely.",
     "Canary": "A made-up unit far from all data, planted in a copy of a training.",
+    "Ceiling": "What an attack could prove if every one of its guesses were right. Where "
+    "it lies below the claim, the attack cannot refute the claim, whatever is wrong.",
+    "False alarm": "The chance that an engine without fault turns a finding red. All "
+    f"questions of chance on this page share {FALSE_ALARM:g}.",
     "Clip and noise": "Each unit's share in a step is cut to a fixed length, then noise "
     "of a fixed multiple of that length is added.",
 }
@@ -56,6 +64,7 @@ def facts(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> dict[str,
     told["verdict"] = dataclasses.asdict(verdict)
     for name in ("claim", "planned", "conformance", "membership", "canaries", "copies"):
         told[name] = _values(getattr(found, name))
+    told["twins"] = _values(list(found.twins))
     told["recovered"] = _values(
         [
             {f.name: getattr(one, f.name) for f in dataclasses.fields(one)}
@@ -77,6 +86,7 @@ def page(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> str:
         _membership(found),
         _recovered(found),
         _copies(found),
+        _twins(found),
         glossary(GLOSSARY),
     )
     foot = tag(
@@ -142,7 +152,32 @@ def _checks(found: Evidence) -> Html:
     title = "Does the engine do what the claim assumes?"
     if not found.conformance:
         return section("checks", title, note("Not checked: this run claims nothing."))
-    rows = (
+    heads = ("Check", "", "Seen")
+    whole = (
+        "The site's own training, every round and step of the plan, on its own patients, "
+        "recorded in memory and thrown away. Questions of chance share one false alarm in "
+        f"{1 / FALSE_ALARM:,.0f} audits."
+    )
+    single = "Steps that a training seldom shows, such as one that nobody joins."
+    parts = []
+    for words, about, recorded in (
+        ("The whole training, as it ran", whole, True),
+        ("Single steps on made-up units", single, False),
+    ):
+        rows = _rows([one for one in found.conformance if one.recorded == recorded])
+        if rows:
+            parts += [
+                tag("h3", words),
+                note(about),
+                table(words, heads, rows, words=(0, 1, 2)),
+            ]
+    return section("checks", title, note("One failure, and no epsilon holds."), *parts)
+
+
+def _rows(findings: Sequence[Finding]) -> list[tuple[object, ...]]:
+    """Failures first."""
+    ordered = sorted(findings, key=lambda one: one.passed)
+    return [
         (
             one.name,
             tag("span", "ok", class_="ok")
@@ -150,17 +185,8 @@ def _checks(found: Evidence) -> Html:
             else tag("span", "FAILED", class_="fail"),
             one.told,
         )
-        for one in found.conformance
-    )
-    return section(
-        "checks",
-        title,
-        note(
-            "Real steps of the installed training, on made-up units, looked at just "
-            "before they move the weights. One failure and no epsilon holds."
-        ),
-        table("Exact checks", ("Check", "", "Found"), rows, words=(0, 1, 2)),
-    )
+        for one in ordered
+    ]
 
 
 def _canaries(found: Evidence) -> Html:
@@ -169,9 +195,10 @@ def _canaries(found: Evidence) -> Html:
             one.training,
             number(one.steps, 0),
             number(one.proven.total, 0),
-            f"{one.proven.correct} of {one.proven.guesses}",
-            number(one.proven.epsilon, 2),
-            number(found.planned.epsilon if found.planned else None, 2),
+            f"{_best(one).correct} of {_best(one).guesses}",
+            _of(one.proven.epsilon, one.ceiling, one.cost),
+            _of(one.curve.epsilon if one.curve else None, one.curve_ceiling, one.cost),
+            number(one.cost, 2),
         )
         for one in found.canaries
     )
@@ -180,8 +207,9 @@ def _canaries(found: Evidence) -> Html:
         "Steps",
         "Canaries",
         "Guessed right",
-        "Proves epsilon of at least",
-        "Claimed",
+        "Proves, of any mechanism (ceiling)",
+        "Proves, of this kind of noise (ceiling)",
+        "The plan gives it",
     )
     return section(
         "canaries",
@@ -189,11 +217,32 @@ def _canaries(found: Evidence) -> Html:
         note(
             "Made-up units far from all data, each planted with probability 1/2 in a "
             "copy of the training under the plan's noise. The attacker sees every step "
-            "and guesses which were planted. (Steinke, Nasr and Jagielski 2023.)"
+            "and guesses which were planted. The first bound holds whatever the engine "
+            "does (Steinke, Nasr and Jagielski 2023); the second if it differs from the "
+            "plan by its noise alone (Mahloujifar, Melis and Chaudhuri 2024). In brackets "
+            "the ceiling: what perfect guesses would prove. Where that is amber, it lies "
+            "below what the plan gives this training, and these canaries can refute "
+            "nothing."
         ),
         table("One training each; the models were thrown away", heads, rows),
         tag("div", *map(_planted, found.canaries), class_="twins"),
     )
+
+
+def _best(one: Canaries) -> OneRun:
+    """The guesses behind the larger of the two bounds."""
+    both = [one.proven] if one.curve is None else [one.curve, one.proven]
+    return max(both, key=lambda bound: bound.epsilon)
+
+
+def _of(bound: float | None, ceiling: float | None, cost: float | None) -> Html:
+    """A bound with its ceiling, amber where that lies below the claim."""
+    if bound is None or ceiling is None:
+        return number(None, 2)
+    low = cost is not None and ceiling < cost
+    words = f"({plain(ceiling, 2)})"
+    shown = tag("span", words, class_="warn" if low else None)
+    return join([plain(bound, 2), " ", shown])
 
 
 def _planted(one: Canaries) -> Html:
@@ -326,6 +375,41 @@ def _copies(found: Evidence) -> Html:
         ),
         tag("h3", "The nearest pairs"),
         tag("div", *pairs, class_="pairs"),
+    )
+
+
+def _twins(found: Evidence) -> Html:
+    title = "Held-out images that also trained"
+    if not found.twins:
+        return section(
+            "twins", title, note("None: no held-out image shows a training image.")
+        )
+    rows = (
+        (one.heldout.name, one.unit, one.training.name, one.other, number(one.alike, 2))
+        for one in found.twins
+    )
+    heads = ("Held out", "of unit", "Trained", "of unit", "Alike, of 1")
+    pairs = (
+        tag(
+            "figure",
+            file_picture(one.heldout, synthetic=False),
+            file_picture(one.training, synthetic=False),
+            tag("figcaption", f"{one.heldout.name} and {one.training.name}"),
+            class_="pair",
+        )
+        for one in found.twins[:SHOWN]
+    )
+    return section(
+        "twins",
+        title,
+        note(
+            "The same picture, mirrored, turned, cropped or alike, under two names. They "
+            "are left out of membership and of the comparison with copies. Find and join "
+            "such units with `vgmedgen data twins`: a patient in two units is protected "
+            "half as well."
+        ),
+        tag("div", *pairs, class_="pairs"),
+        table("All of them", heads, rows, words=(0, 1, 2, 3)),
     )
 
 

@@ -166,6 +166,7 @@ def _by_chance(name: str, found: Sequence[Chance], limit: float) -> Finding:
         name=name,
         passed=not rare,
         told=words if rare else f"{len(found)} questions; the rarest answer: {words}",
+        recorded=True,
     )
 
 
@@ -273,4 +274,4 @@ def _exact(name: str, wrong: Iterable[str], right: str) -> Finding:
     faults = list(dict.fromkeys(wrong))
     more = f"; {len(faults) - 3} more" if len(faults) > 3 else ""  # noqa: PLR2004
     told = "; ".join(faults[:3]) + more if faults else right
-    return Finding(name=name, passed=not faults, told=told)
+    return Finding(name=name, passed=not faults, told=told, recorded=True)

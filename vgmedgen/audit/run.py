@@ -19,6 +19,7 @@ from vgmedgen.audit import (
     membership,
     models,
     recorded,
+    twins,
 )
 from vgmedgen.audit.page import facts, page
 from vgmedgen.audit.trainer import SiteTrainer, Trainer, noise_of
@@ -145,8 +146,11 @@ def audit(
         skipped.append("canaries in the training 'generate' (leave out --quick)")
     if quick and effort.most is not None and planned is not None:
         skipped.append(f"{effort.most.left_out()} (leave out --quick)")
+    progress("held-out images that show a training image")
+    shown = twins.twins(site.training, site.heldout)
+    heldout = twins.without(site.heldout, shown)
     progress("membership")
-    members = _membership(site, attacked, plan, effort, each)
+    members = _membership(site, heldout, attacked, plan, effort, each)
     if not members:
         skipped.append(
             "membership: there is no model yet, or fewer than "
@@ -155,8 +159,10 @@ def audit(
     progress("recovery of images")
     recovered = _recover(bench, engine, site.training, plan, effort)
     progress("copies")
-    compared = _copies(site, synthetic)
-    if compared is None:
+    compared = _copies(site, heldout, synthetic) if len(heldout) else None
+    if not len(heldout):
+        skipped.append("copies: no held-out image is other than the training images")
+    elif compared is None:
         skipped.append("copies: there are no synthetic images; name their folder")
     evidence = Evidence(
         claim=claim,
@@ -168,6 +174,7 @@ def audit(
         canaries=planted,
         recovered=recovered,
         copies=compared,
+        twins=shown,
         skipped=skipped,
     )
     verdict = judge(evidence)
@@ -216,6 +223,7 @@ def claims(site: Site, plan: Plan) -> tuple[Claim | None, Claim | None, str]:
 
 def _membership(
     site: Site,
+    heldout: Samples,
     attacked: tuple[models.Model, ...],
     plan: Plan,
     effort: Effort,
@@ -230,7 +238,7 @@ def _membership(
         prior.to(site.device),
         models.schedule_of(site.bundle),
         site.training,
-        site.heldout,
+        heldout,
         delta=plan.privacy.delta,
         confidence=confidence,
         draws=effort.draws,
@@ -256,7 +264,9 @@ def _recover(
     )
 
 
-def _copies(site: Site, synthetic: Path | None) -> copies.Copies | None:
+def _copies(
+    site: Site, heldout: Samples, synthetic: Path | None
+) -> copies.Copies | None:
     folder = synthetic or site.folder / "synthetic"
     if synthetic is None and not (folder / TABLE).is_file():
         return None
@@ -265,4 +275,4 @@ def _copies(site: Site, synthetic: Path | None) -> copies.Copies | None:
         Codec.load(site.bundle.part("vae")).to(site.device),
         VisualPrior.from_pretrained(site.bundle.part("visual_prior")).to(site.device),
     )
-    return copies.compare(describe, files, pixels, site.training, site.heldout)
+    return copies.compare(describe, files, pixels, site.training, heldout)

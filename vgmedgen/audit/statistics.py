@@ -30,6 +30,7 @@ __all__ = [
     "bootstrap",
     "excess_chance",
     "guessed",
+    "highest",
     "one_run_bound",
     "one_run_chance",
     "rates_bound",
@@ -159,6 +160,14 @@ def one_run_chance(
     below = np.cumsum(mass[:correct][::-1]) / np.arange(1, correct + 1)
     slack = below.max() if correct else 0.0
     return float(min(1.0, tail + 2 * total * delta * slack))
+
+
+def highest(total: int, *, delta: float, confidence: float = 0.95) -> float:
+    """The bound that `best_one_run` would give, were every guess at `total` right."""
+    everybody = np.arange(total) >= total // 2
+    return best_one_run(
+        everybody.astype(np.float64), everybody, delta=delta, confidence=confidence
+    ).epsilon
 
 
 def guessed(

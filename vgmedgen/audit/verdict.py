@@ -8,6 +8,7 @@ from vgmedgen.audit.conformance import Finding
 from vgmedgen.audit.copies import Copies
 from vgmedgen.audit.inversion import CLEAR, Recovered
 from vgmedgen.audit.membership import Membership
+from vgmedgen.audit.twins import Twin
 
 CONFIDENCE = 0.95  # of all lower bounds together
 GREEN, AMBER, RED = "green", "amber", "red"
@@ -53,6 +54,7 @@ class Evidence:
     canaries: Sequence[Canaries] = ()
     recovered: Sequence[Recovered] = ()
     copies: Copies | None = None
+    twins: Sequence[Twin] = ()
     skipped: Sequence[str] = ()  # parts that did not run, and why
 
 
@@ -74,13 +76,17 @@ def level(unit: str) -> str:
 
 
 def judge(found: Evidence) -> Verdict:
-    """Green: nothing above the claim. Amber: no claim. Red: a claim that is not kept."""
+    """Red: a claim that is not kept. Amber: no claim, or canaries that can refute none.
+
+    Green: the checks passed, and nothing that was tried came above the claim.
+    """
     proven, strongest = _strongest(found)
     broken = [*_broken(found), *_above(found)]
     if found.copies is not None and found.copies.memorised():
         broken.append(_copied(found.copies))
-    colour = RED if broken else GREEN if found.claim is not None else AMBER
-    reasons = list(broken)
+    weak = _weak(found)
+    colour = RED if broken else AMBER if found.claim is None or weak else GREEN
+    reasons = [*broken, *weak]
     if found.claim is None:
         reasons.append(found.why)
     return Verdict(
@@ -95,6 +101,11 @@ def judge(found: Evidence) -> Verdict:
 
 def _strongest(found: Evidence) -> tuple[float, str]:
     bounds = [(one.proven.epsilon, _name(one)) for one in found.canaries]
+    bounds += [
+        (one.curve.epsilon, _name(one))
+        for one in found.canaries
+        if one.curve is not None
+    ]
     bounds += [(one.epsilon, _name(one)) for one in found.membership]
     return max(bounds, default=(0.0, "none"))
 
@@ -118,11 +129,34 @@ def _above(found: Evidence) -> list[str]:
         (one, one.proven.epsilon, found.planned) for one in found.canaries
     ]
     pairs += [(one, one.epsilon, found.claim) for one in found.membership]
-    return [
+    above = [
         f"An attack proves at least {bound:.2g}, above the claimed {claim.told()}: "
         f"{_name(one)}."
         for one, bound, claim in pairs
         if claim is not None and bound > claim.epsilon
+    ]
+    above += [
+        f"Planted canaries rule out the noise of the plan in the training "
+        f"'{one.training}': it would cost at least {one.curve.epsilon:.2g}, the plan gives "
+        f"it {one.cost:.2g}."
+        for one in found.canaries
+        if one.curve is not None
+        and one.cost is not None
+        and one.curve.epsilon >= one.cost
+    ]
+    return above
+
+
+def _weak(found: Evidence) -> list[str]:
+    """Canaries so few that even perfect guesses could not exceed the claim."""
+    return [
+        f"The canaries in the training '{one.training}' could not have turned this red: "
+        f"with every guess right they would prove {one.curve_ceiling:.2g}, and the claim "
+        f"for it is {one.cost:.2g}."
+        for one in found.canaries
+        if one.curve_ceiling is not None
+        and one.cost is not None
+        and one.curve_ceiling < one.cost
     ]
 
 
@@ -174,6 +208,12 @@ def _cautions(found: Evidence, proven: float) -> list[str]:
             f"{len(clear)} of {len(found.recovered)} images were recovered recognisably "
             "from one bare update: whoever sees a single step of one patient sees the "
             "patient."
+        )
+    if found.twins:
+        told.append(
+            f"{len(found.twins)} held-out images show the picture of a training image "
+            "(mirrored, turned, cropped or alike); they are named below and left out of "
+            "all comparisons. Join their units: `vgmedgen data twins`."
         )
     told += [f"Not run: {one}." for one in found.skipped]
     return told

@@ -24,7 +24,7 @@ FINEST, COARSEST = 5e-4, 0.01  # bounds of PRV's error in epsilon
 # Renyi orders; those beyond 64 matter to small epsilons only
 ORDERS = [1 + x / 10 for x in range(1, 100)] + [*range(12, 64), 96, 128, 256, 512, 1024]
 LEAST_DELTA = 1e-8  # error in delta that a composed curve may have
-MOST_COMPOSED = 200.0  # epsilon beyond which composing a curve takes too much memory
+MOST_COMPOSED = 60.0  # epsilon beyond which composing a curve takes too much memory
 ERROR_SHARE = 0.002  # PRV's error as a share of epsilon, between those bounds
 
 
@@ -86,11 +86,17 @@ def profile(
     """
     history = merged(mechanisms)
     with _silent():
-        divergences = sum(
-            compute_rdp(
-                q=one.rate, noise_multiplier=one.noise, steps=one.steps, orders=ORDERS
-            )
-            for one in history
+        divergences = np.sum(
+            [
+                compute_rdp(
+                    q=one.rate,
+                    noise_multiplier=one.noise,
+                    steps=one.steps,
+                    orders=ORDERS,
+                )
+                for one in history
+            ],
+            axis=0,
         )
         orders = np.array(ORDERS)
         # Canonne, Kamath and Steinke 2020, arXiv 2004.00010, proposition 12
@@ -102,7 +108,8 @@ def profile(
         deltas = np.exp(np.nan_to_num(powers, nan=0.0)).min(1)
         accountant = PRVAccountant()
         accountant.history = [(one.noise, one.rate, one.steps) for one in history]
-        if float(np.min(deltas)) < 1 and _rdp(history, LEAST_DELTA) < MOST_COMPOSED:
+        reach = (divergences + math.log(1 / LEAST_DELTA) / (orders - 1)).min()
+        if reach < MOST_COMPOSED:  # false where a divergence is no number
             found = accountant._get_dprv(eps_error=COARSEST, delta_error=LEAST_DELTA)  # noqa: SLF001  # the library gives no curve otherwise
             losses, mass = found.domain.ts, found.pmf
             gains = -np.expm1(np.minimum(0.0, epsilons[:, None] - COARSEST - losses))
