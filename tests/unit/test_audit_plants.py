@@ -403,7 +403,7 @@ def test_a_sum_divided_by_those_who_joined(red, monkeypatch):
 # --- what moves the weights, and what is sent
 
 
-def test_a_learning_rate_that_follows_the_bare_loss(red, monkeypatch):
+def test_weight_decay_that_follows_the_bare_loss(red, monkeypatch):
     step = engine.step
 
     def adapted(loss, number, per_unit, optimizer, private):

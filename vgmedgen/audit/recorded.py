@@ -16,6 +16,7 @@ from vgmedgen.audit.trainer import one_round
 from vgmedgen.audit.whole import Whole, record, trainings
 from vgmedgen.errors import TrainingError
 from vgmedgen.plan import Plan
+from vgmedgen.training.apart import check_models, check_prepared
 from vgmedgen.training.rounds import Arrays, Workbench
 from vgmedgen.training.samples import Samples
 
@@ -95,7 +96,22 @@ def examine(
         leaks = isolation.leaks(bench, start, plan, samples, units=units)
     except TrainingError as error:
         return [_exact("the training runs to its end", [str(error)], "")]
-    return judge(plan, longer, first, second, leaks)
+    return [*judge(plan, longer, first, second, leaks), _prepared(bench, samples)]
+
+
+def _prepared(bench: Workbench, samples: Samples) -> Finding:
+    """What the losses read of a sample is made of that sample alone, to the bit."""
+    wrong = []
+    try:
+        check_prepared(bench.bundle, samples)
+        check_models(bench.prior, bench.mapper, bench.bundle.image_px)
+    except TrainingError as error:
+        wrong.append(str(error))
+    return _exact(
+        "a prepared sample is a function of its own record",
+        wrong,
+        "latents, embeddings and vectors keep every bit, made alone and made together",
+    )
 
 
 def lengthened(plan: Plan) -> Plan:
