@@ -98,12 +98,13 @@ def start(
 @policy.command("show", epilog="example: vgmedgen-client policy show --site site.yaml")
 def policy_show(site: Where = HERE) -> None:
     """Print what this site lets a run do, one sentence per limit."""
-    from client.sentences import given_in, sentences
-    from vgmedgen.siteconfig import FILE, load_config
+    from client.sentences import sentences
+    from vgmedgen.siteconfig import FILE, keys_of, load_config
 
     path = folder_of(site) / FILE
-    config = load_config(path)
-    for sentence in sentences(config, given_in(path.read_text(encoding="utf-8"))):
+    config, keys = load_config(path), keys_of(path)
+    limits = {key.removeprefix("policy.") for key in keys if key.startswith("policy.")}
+    for sentence in sentences(config, frozenset(limits)):
         print(sentence)
 
 

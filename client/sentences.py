@@ -3,15 +3,7 @@
 from dataclasses import fields
 
 from vgmedgen.plan import MOST_EPSILON
-from vgmedgen.siteconfig import FILE, STAGES, Policy, SiteConfig
-from vgmedgen.yamlfile import parse_yaml
-
-
-def given_in(text: str) -> frozenset[str]:
-    """The limits that a site.yaml sets itself; all others are defaults."""
-    raw = parse_yaml(text, FILE)
-    found = raw.get("policy") if isinstance(raw, dict) else None
-    return frozenset(found) if isinstance(found, dict) else frozenset()
+from vgmedgen.siteconfig import STAGES, Policy, SiteConfig
 
 
 def sentences(config: SiteConfig, given: frozenset[str]) -> list[str]:

@@ -167,7 +167,7 @@ def _picks(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 def _read(root: Path, *parts: str) -> dict[str, Any]:
     path = root.joinpath(*parts[:-1], f"{parts[-1]}.yaml")
     if not path.is_file():
-        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        known = sorted(file.stem for file in path.parent.glob("[!.]*.yaml"))
         raise ConfigError(
             f"there is no {parts[0]} '{parts[-1]}'; there are: {', '.join(known)}"
         )
