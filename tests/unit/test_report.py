@@ -321,6 +321,13 @@ def test_a_site_left_out_is_shown_with_its_code_and_what_that_means(tmp_path):
     assert f"{TrainingError.code}: {meaning(TrainingError.code)}" in page.text
 
 
+def test_a_site_whose_update_was_held_to_the_bound_is_named(tmp_path):
+    report = example(SITES, tmp_path)
+    report["rounds"][1]["bounded"] = {"vidir_modern": 97.0}
+    page = Page(write(report, tmp_path))
+    assert "held to the bound: vidir_modern (97 times)" in page.text
+
+
 def test_a_page_that_cannot_be_written_is_one_clear_line(tmp_path):
     (tmp_path / "report.json").mkdir()
     with pytest.raises(StateError, match="cannot write"):

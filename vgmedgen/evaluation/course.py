@@ -36,7 +36,7 @@ def rounds(report: Report) -> Html:
             entry.get("stage") or DASH,
             "yes" if entry.get("counted", True) else tag("em", "no", class_="bad"),
             _present(entry.get("sites") or (), everybody),
-            _left_out(entry.get("left_out") or {}),
+            _left_out(entry.get("left_out") or {}, entry.get("bounded") or {}),
             size(_sum(entry.get("bytes_to"))),
             size(_sum(entry.get("bytes_from"))),
             number(mean((entry.get("heldout_loss") or {}).values())),
@@ -98,11 +98,14 @@ def _present(names: Sequence[str], everybody: int) -> str:
     return f"{shown}: {listing(names)}" if len(names) <= _NAMED else shown
 
 
-def _left_out(left: Mapping[str, str]) -> str:
+def _left_out(left: Mapping[str, str], bounded: Mapping[str, float]) -> str:
+    """Who was left out under which code, and whose update was held to the bound."""
     by_code: dict[str, list[str]] = {}
     for site, code in left.items():
         by_code.setdefault(code, []).append(site)
-    return "; ".join(f"{code}: {', '.join(by_code[code])}" for code in by_code) or DASH
+    told = [f"{code}: {', '.join(by_code[code])}" for code in by_code]
+    told += [f"held to the bound: {s} ({n:g} times)" for s, n in bounded.items()]
+    return "; ".join(told) or DASH
 
 
 def _traffic(entries: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Html:
