@@ -230,10 +230,10 @@ class Site:
             StateError: if the ledger cannot be written, or another process trains here.
             TrainingError: if a loss is not finite.
         """
+        if order.plan.privacy.enabled:
+            accountable.check_turn(order)  # before data are read: it hangs on none
         samples, limit = self.training, self.privacy
         self.check(order.plan)
-        if order.plan.privacy.enabled:
-            accountable.check_turn(order)
         bench = self.bench(order.plan)
         if order.plan.privacy.enabled:
             self._check_apart(bench)
@@ -263,10 +263,10 @@ class Site:
                 keep the run's claim.
             TrainingError: if a loss is not finite.
         """
-        samples, scratch = self.training, self.folder / SCRATCH
-        self.check(order.plan)
         if order.plan.privacy.enabled:
             accountable.check_turn(order)
+        samples, scratch = self.training, self.folder / SCRATCH
+        self.check(order.plan)
         ledger = Ledger.at_hand(self.folder, self.name)
         if ledger is not None:
             accountable.check_history(ledger, self.folder / "runs")
