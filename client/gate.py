@@ -39,6 +39,7 @@ from vgmedgen.errors import (
     NotNowError,
     PolicyError,
     StateError,
+    VersionError,
     VGMedGenError,
 )
 from vgmedgen.exchange.schema import CODE, SITE_ERROR
@@ -115,7 +116,8 @@ class Passage:
         code = error.code if isinstance(error, VGMedGenError) else ""
         if not re.fullmatch(CODE, code):
             code = VGMedGenError.code
-        if isinstance(error, PolicyError):  # its text names no file and no patient
+        # the text of these names no file and no patient
+        if isinstance(error, PolicyError | VersionError):
             log.warning("refused (%s): %s", code, error)
         else:
             log.error(

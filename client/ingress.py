@@ -8,8 +8,9 @@ from flwr.app import Message
 
 from client.contract import Site
 from client.request import Request
+from vgmedgen import __version__
 from vgmedgen.configfile import plan_from_json
-from vgmedgen.errors import BaseError, ExchangeError
+from vgmedgen.errors import BaseError, ExchangeError, VersionError
 from vgmedgen.exchange.schema import PROTOCOL, WORDS
 from vgmedgen.exchange.wire import DOWN, Kind, fingerprint, size
 from vgmedgen.plan import Plan
@@ -57,18 +58,21 @@ def words_of(message: Message) -> dict[str, str]:
     """The words of a message from the server.
 
     Raises:
-        ExchangeError: if it has other records or words, or another protocol.
+        ExchangeError: if it has other records or words.
+        VersionError: if it says that it is of another protocol, whose words may differ.
     """
     kind = kind_of(message)
     if not message.has_content():
         raise ExchangeError("the message has no content")
-    words = DOWN[kind].read_words(message.content)
-    if words["protocol"] != PROTOCOL:
-        raise ExchangeError(
-            f"the server speaks protocol {words['protocol']}, this site {PROTOCOL}; "
-            "install the same version on both sides"
+    form = DOWN[kind]
+    found: Mapping[str, Any] = message.content.config_records.get(form.record, {})
+    said = found.get("protocol")
+    if isinstance(said, str) and re.fullmatch("[0-9]{1,4}", said) and said != PROTOCOL:
+        raise VersionError(
+            f"the coordinator speaks protocol {said}, this site (version {__version__}) "
+            f"{PROTOCOL}; install the same version on both sides"
         )
-    return words
+    return form.read_words(message.content)
 
 
 def plan_of(words: Mapping[str, str]) -> Plan:

@@ -17,7 +17,15 @@ from server.post import Node, Post, polls
 from server.replies import OFFLINE, Expected, code_of, read
 from server.waiting import Waiting
 from server.witness import Witness
-from vgmedgen.errors import BaseError, ExchangeError, StateError, TooFewSitesError
+from vgmedgen import __version__
+from vgmedgen.errors import (
+    BaseError,
+    ExchangeError,
+    StateError,
+    TooFewSitesError,
+    VersionError,
+)
+from vgmedgen.exchange.schema import PROTOCOL
 from vgmedgen.exchange.wire import Kind
 from vgmedgen.files import write_text
 
@@ -208,7 +216,8 @@ class Roster:
     def _hear(self, node: int, reply: Message) -> None:
         try:
             if reply.has_error():
-                self._refuse(node, code_of(reply.error), "its reply is an error")
+                code = code_of(reply.error)
+                self._refuse(node, code, self._said(node, code))
                 return
             expected = Expected(kind=Kind.HELLO, launch=self._launch, words={})
             words = read(reply, expected).words
@@ -222,6 +231,20 @@ class Roster:
         self._refused.pop(node, None)
         self._note(name, "", words)
         log.info("%s is there (node %d)", name, node)
+
+    def _said(self, node: int, code: str) -> str:
+        """What an error says, in a line; of a site in another version, both of them."""
+        if code != VersionError.code:
+            return "its reply is an error"
+        told = _read(runs.state_of(self._launch.folder) / place.NODES)
+        last = told.get(self._owners.get(node, ""), {}).get("version", "")
+        theirs = (
+            f"version {last} when it last joined" if last else "one never seen here"
+        )
+        return (
+            f"this coordinator is version {__version__} and speaks protocol {PROTOCOL}, "
+            f"which the site does not ({theirs}); install the same on both sides"
+        )
 
     def _check_name(self, node: int, name: str) -> None:
         """Refuse a name that is another's: by its key, or because it is taken.

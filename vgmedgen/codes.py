@@ -28,6 +28,11 @@ CODES: dict[str, Code] = {
         "the site may run another version",
         "order",
     ),
+    "VG31": Code(
+        "the site speaks another version of the protocol",
+        "install the same version on both sides",
+        "version",
+    ),
     "VG40": Code(
         "the site's policy, or its data officer, does not allow it",
         "talk to the hospital",

@@ -6,6 +6,7 @@ VGMedGenError        VG00  anything unforeseen
 ├── BaseError        VG15  a base bundle is missing, changed or not the run's
 ├── DataError        VG20  a site's images, masks or captions are unusable
 ├── ExchangeError    VG30  a payload does not match the exchange schema
+│   └── VersionError VG31  the other side speaks another version of the protocol
 ├── PolicyError      VG40  the run asks for more than the site allows
 │   ├── BudgetError  VG41  the site has less privacy left than the run would spend
 │   ├── ApprovalError VG42 the site's data officer has not approved the run
@@ -54,6 +55,12 @@ class ExchangeError(VGMedGenError):
     """A payload holds something other than what the exchange schema lists."""
 
     code = "VG30"
+
+
+class VersionError(ExchangeError):
+    """The other side speaks another version of the protocol."""
+
+    code = "VG31"
 
 
 class PolicyError(VGMedGenError):

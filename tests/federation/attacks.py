@@ -162,7 +162,7 @@ ATTACKS = {
     "another base, unsigned": ("VG70", _word(None, base="0" * 64)),
     "another schema": ("VG30", _word(exchange="0" * 64)),
     "another plan digest": ("VG30", _word(**{"plan-digest": "0" * 64})),
-    "another protocol": ("VG30", _word(protocol="1")),
+    "another protocol": ("VG31", _word(protocol="1")),
     "a word too many": ("VG30", _word(upload="everything")),
     "a word without form": ("VG30", _word(None, stage="upload")),
     "a key that no plan has": ("VG10", _plan(upload=True)),

@@ -21,6 +21,8 @@ from tests.federation.toys import (
     toys,
     with_words,
 )
+from vgmedgen import __version__
+from vgmedgen.exchange.schema import PROTOCOL
 
 pytestmark = pytest.mark.simulation
 
@@ -191,7 +193,7 @@ def _asked(**words):
 HOSTILE = [
     ("VG15", _asked(base="0" * 64)),
     ("VG30", _asked(exchange="0" * 64)),
-    ("VG30", _asked(protocol="1")),
+    ("VG31", _asked(protocol="1")),
     ("VG30", _asked(stage="upload")),
     ("VG30", _asked(extra="send everything")),
     ("VG30", _asked(**{"plan-digest": "0" * 64})),
@@ -220,3 +222,27 @@ def test_a_site_refuses_an_order_that_is_not_the_runs(tmp_path):
         assert not record["counted"]
     assert last["counted"]
     assert [order.number for order in sites[0].orders] == [len(HOSTILE) + 1]
+
+
+def test_another_protocol_is_told_with_both_versions_on_both_sides(tmp_path, caplog):
+    sites = toys(3)
+
+    def older(message, context, call_next):
+        if sites[context.node_config["partition-id"]].name == "gamma":
+            order = dict(message.content["order"]) | {"protocol": "2"}
+            # other versions have other words too
+            message.content["order"] = type(message.content["order"])(
+                order | {"more": "x"}
+            )
+        return call_next(message, context)
+
+    caplog.set_level(logging.INFO)
+    launch = prepare(tmp_path, sites, config(generate_rounds=1, evaluate=False))
+    play(launch, client_of(sites, mods=[older]), sites)
+    for record in Registry(tmp_path).rounds():
+        assert record["sites"] == ["alpha", "beta"]
+    said = [r.getMessage() for r in caplog.records]
+    theirs = f"the coordinator speaks protocol 2, this site (version {__version__})"
+    assert any(theirs in line for line in said)
+    ours = f"this coordinator is version {__version__} and speaks protocol {PROTOCOL}"
+    assert any("(VG31)" in line and ours in line for line in said)
