@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
-from vgmedgen.audit import copies, inversion, membership, models, twins, verdict
+from vgmedgen.audit import copies, inversion, membership, models, texts, twins, verdict
 from vgmedgen.audit import page as audit_page
 from vgmedgen.audit import run as audit_run
 from vgmedgen.audit.canaries import Canaries
@@ -330,7 +330,7 @@ def test_the_page_prints_every_ceiling_and_never_that_a_claim_stands(micro):
     html = audit_page.page("clinic", micro.plan, seen, judge(seen))
     assert '<span class="warn">(1.90)</span>' in html
     for colour in (verdict.GREEN, verdict.AMBER, verdict.RED):
-        assert "stands" not in audit_page.WORDS[colour]
+        assert "stands" not in texts.WORDS[colour]
     assert "claim stands" not in html
 
 

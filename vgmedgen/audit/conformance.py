@@ -29,7 +29,7 @@ ROUNDING = 1e-3  # relative, of norms and gradients in single precision
 NOISE_ERROR = 0.05  # relative, of its standard deviation
 ENOUGH = 12_000  # values of noise whose deviation is known to 1 %
 LEAST, MOST = 2, 12  # steps in which they are gathered
-ALIKE = 5.0  # standard errors of a correlation that is 0
+ALIKE = 6.0  # standard errors of what is 0 by chance: one in 500 million
 RARE = 1e-4  # rate at which nobody joins
 STAGES = {MAPPER: "align", LORA: "generate"}
 

@@ -69,11 +69,12 @@ class Probe:
         self._weights, self._loss = list(weights.values()), loss
         self._start = [weight.detach().clone() for weight in self._weights]
         first = id(self._weights[0])
-        self._name = next(
+        owners = (
             name
             for name, own in self._models.items()
             if first in {id(weight) for weight in own}
         )
+        self._name = next(owners, "a training that the plan does not know")
         return loss
 
     def graded(self) -> None:

@@ -1,12 +1,7 @@
-"""The audit as one page that needs no other file, and as plain values for JSON."""
+"""The audit as one page that needs no other file."""
 
-import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
 
 from vgmedgen.audit.canaries import Canaries
 from vgmedgen.audit.conformance import Finding
@@ -15,6 +10,7 @@ from vgmedgen.audit.figures import file_picture, picture, two_histograms
 from vgmedgen.audit.membership import Membership
 from vgmedgen.audit.recorded import FALSE_ALARM
 from vgmedgen.audit.statistics import Interval, OneRun
+from vgmedgen.audit.texts import GLOSSARY, UNSEEN, WORDS
 from vgmedgen.audit.verdict import Evidence, Verdict
 from vgmedgen.evaluation import markup
 from vgmedgen.evaluation.markup import (
@@ -31,49 +27,6 @@ from vgmedgen.evaluation.markup import (
 )
 from vgmedgen.plan import Plan
 
-WORDS = {
-    "green": "Nothing speaks against the claim",
-    "amber": "Not shown",
-    "red": "Stop",
-}
-GLOSSARY = {
-    "Epsilon": "How far one unit's presence can move the odds of anything that leaves: "
-    "by a factor of at most e to the epsilon. 0 is no influence; 1 is a factor of 2.7, 3 "
-    "of 20, 8 of 3 000.",
-    "Unit": "What is protected whole: a patient, a lesion, or a single image.",
-    "Claim and lower bound": "The claim is computed from the noise and holds against "
-    "every attack. A lower bound is what one attack has shown. It must lie below the "
-    "claim; far below is usual.",
-    "AUC": "Chance that an attack ranks a unit that trained above one that did not. "
-    "0.5 is a coin.",
-    "TPR at 1 % FPR": "Share of the units that trained which are found, if 1 in 100 of "
-    "the others may be accused falsely.",
-    "Canary": "A made-up unit far from all data, planted in a copy of a training.",
-    "Ceiling": "What an attack could prove if every one of its guesses were right. Where "
-    "it lies below the claim, the attack cannot refute the claim, whatever is wrong.",
-    "False alarm": "The chance that an engine without fault turns a finding red. All "
-    f"questions of chance on this page share {FALSE_ALARM:g}.",
-    "Clip and noise": "Each unit's share in a step is cut to a fixed length, then noise "
-    "of a fixed multiple of that length is added.",
-}
-
-
-def facts(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> dict[str, Any]:
-    """Everything behind the page, as plain JSON values."""
-    told: dict[str, Any] = {"site": site, "plan": plan.digest}
-    told["verdict"] = dataclasses.asdict(verdict)
-    for name in ("claim", "planned", "conformance", "membership", "canaries", "copies"):
-        told[name] = _values(getattr(found, name))
-    told["twins"] = _values(list(found.twins))
-    told["recovered"] = _values(
-        [
-            {f.name: getattr(one, f.name) for f in dataclasses.fields(one)}
-            for one in found.recovered
-        ]
-    )
-    told["skipped"] = list(found.skipped)
-    return told
-
 
 def page(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> str:
     """The page as HTML, with style, figures and images inside."""
@@ -87,6 +40,7 @@ def page(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> str:
         _recovered(found),
         _copies(found),
         _twins(found),
+        section("unseen", "What no audit of this kind finds", *_unseen()),
         glossary(GLOSSARY),
     )
     foot = tag(
@@ -413,20 +367,11 @@ def _twins(found: Evidence) -> Html:
     )
 
 
-def _values(value: object) -> Any:  # noqa: ANN401  # JSON
-    """Plain values; pictures are left out, and what is not finite becomes null."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _values(dataclasses.asdict(value))
-    if isinstance(value, Mapping):
-        return {
-            str(key): _values(entry)
-            for key, entry in value.items()
-            if not isinstance(entry, Tensor)
-        }
-    if isinstance(value, list | tuple):
-        return [_values(entry) for entry in value]
-    if isinstance(value, Path):
-        return value.as_posix()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _unseen() -> list[Html]:
+    return [
+        note("Each of these can break a claim while this page is green."),
+        tag(
+            "ul",
+            *(tag("li", tag("b", what), f" {why}") for what, why in UNSEEN.items()),
+        ),
+    ]

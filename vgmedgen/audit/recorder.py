@@ -48,12 +48,18 @@ class Recorder:
 
     def begin(self, weights: Mapping[str, nn.Parameter], loss: LossFn) -> LossFn:
         """Start a recording; the loss notes what it is called with."""
-        first = id(next(iter(weights.values())))
+        owned = {id(weight) for weight in weights.values()}
         name, pairs = next(
-            (name, pairs)
-            for name, pairs in self._starts.items()
-            if first in {id(weight) for weight, _ in pairs}
+            (
+                (name, pairs)
+                for name, pairs in self._starts.items()
+                if owned <= {id(weight) for weight, _ in pairs}
+            ),
+            ("", ()),
         )
+        if not name:  # a training that the plan does not know
+            self.unbooked += 1
+            return loss
         terms = Terms.of(self._plan, name, self._units)
         begun = _Training(terms, self._number, weights, loss, self._spots(terms.steps))
         start = {id(weight): value for weight, value in pairs}

@@ -21,7 +21,8 @@ from vgmedgen.audit import (
     recorded,
     twins,
 )
-from vgmedgen.audit.page import facts, page
+from vgmedgen.audit.facts import facts
+from vgmedgen.audit.page import page
 from vgmedgen.audit.trainer import SiteTrainer, Trainer, noise_of
 from vgmedgen.audit.verdict import CONFIDENCE, Claim, Evidence, Verdict, judge
 from vgmedgen.dit.codec import Codec

@@ -22,7 +22,11 @@ def audit(
         Path | None, typer.Option(help="folder of the page; SITE/audit if none")
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="a minute, fewer attacks")
+        bool,
+        typer.Option(
+            "--quick",
+            help="a minute or two: fewer attacks, part of the recorded training",
+        ),
     ] = False,
 ) -> None:
     """Attack a site's own engine, updates and models; exit 1 if a claim is not kept.
