@@ -31,7 +31,7 @@ from server.kits import (
 )
 from vgmedgen.base import open_bundle
 from vgmedgen.errors import ConfigError, StateError, TrustError
-from vgmedgen.files import sha256, visible, write_bytes, write_text
+from vgmedgen.files import sha256, write_bytes, write_text
 from vgmedgen.trust import certificates, nodekeys
 from vgmedgen.trust.certificates import Issued
 from vgmedgen.trust.files import write_secret
@@ -113,7 +113,7 @@ def provision(
     out = out.absolute()
     if (out / HOME).exists():
         return _added(Kits.open(out), config, sites, make_keys=make_keys)
-    if out.exists() and (not out.is_dir() or any(visible(out))):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
             f"{out} holds other files and no coordinator; choose a new folder"
         )

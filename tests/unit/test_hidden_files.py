@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from server.publish import _check_out
 from vgmedgen.data import adapters
 from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of
-from vgmedgen.errors import ConfigError, DataError
+from vgmedgen.errors import ConfigError, DataError, StateError
 from vgmedgen.files import is_hidden, is_system, visible, visible_below
 from vgmedgen.gate.folder import files_of
 from vgmedgen.studio.serve import packed
@@ -94,6 +95,14 @@ def test_a_link_or_a_folder_is_nothing_that_a_desktop_left(tmp_path):
     (tmp_path / "._a.png").symlink_to("/etc/hostname")
     assert not any(map(is_system, tmp_path.iterdir()))
     assert set(claims._others(tmp_path, set())) == {".DS_Store", "._a.png"}
+
+
+def test_a_folder_of_releases_counts_as_empty_with_them(tmp_path):
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    _check_out(tmp_path)
+    (tmp_path / "a.txt").write_text("a file of somebody's")
+    with pytest.raises(StateError, match=r"holds a\.txt, which is no release"):
+        _check_out(tmp_path)
 
 
 def test_names_of_people_are_not_hidden(tmp_path):
