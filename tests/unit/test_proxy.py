@@ -93,11 +93,11 @@ def test_the_node_itself_tells_of_a_dead_proxy(tmp_path, monkeypatch, no_proxy):
     nodekeys.make(tmp_path / "node.key")
     key, context = nodekeys.load(tmp_path / "node.key"), ssl.create_default_context()
     with pytest.raises(UnreachableError, match=rf"the proxy {HOST}:{way} \(of https"):
-        registered(f"{HOST}:9", context, key, timeout=5)
+        registered(f"{HOST}:9", context, key, timeout=60)
     with proxy(refuses=503) as (way, _):
         monkeypatch.setenv("https_proxy", f"http://{HOST}:{way}")
         with pytest.raises(UnreachableError, match=r"cannot reach .*HTTP 503"):
-            registered(f"{HOST}:9", context, key, timeout=5)
+            registered(f"{HOST}:9", context, key, timeout=60)
 
 
 def test_why_a_node_ended_names_the_proxy_that_it_went_through():

@@ -253,7 +253,7 @@ def test_two_publications_at_once_leave_a_whole_release(made, tmp_path):
         both = [context.Process(target=publish_once, args=told) for _ in range(3)]
         for process in both:
             process.start()
-        said = [answers.get(timeout=60) for _ in both]
+        said = [answers.get(timeout=600) for _ in both]
         for process in both:
             process.join(60)
         assert "" in said
