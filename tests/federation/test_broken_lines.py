@@ -1,7 +1,15 @@
 """Real processes on lines that break: a node outlives them, or ends so that it is seen."""
 
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 
+from client.heartbeats import heard
 from server.gates import FLEET
 from tests.federation.carried import Carried
 from tests.federation.processes import wait
@@ -106,3 +114,51 @@ def test_a_node_whose_clock_is_further_off_says_that_it_is_the_clock(
     assert not meddler.asked.get(PULL)
     line = f"the clock of hospital-a is {told} the coordinator's; its requests are"
     wait(lambda: line in place.link.text, what="a word in the server's log")
+
+
+KEEP = """
+import sys, threading
+from pathlib import Path
+from client import supervisor
+from client.heartbeats import Heartbeats
+from vgmedgen.process import logs
+logs.keeper(as_json=False)
+supervisor.Heartbeats = lambda place: Heartbeats(place, after_s=30.0)
+supervisor.keep(Path(sys.argv[1]), threading.Event())
+"""
+
+
+@pytest.mark.slow
+def test_a_supernode_that_hangs_is_started_again_for_want_of_heartbeats(place):
+    """Its process is there and does nothing; its key counts as online for a minute."""
+    place.dial(f"localhost:{place.port}")
+    node = place.site / "node"
+    with (place.site / "keeper.log").open("w") as log:
+        keeper = subprocess.Popen(
+            [sys.executable, "-P", "-c", KEEP, place.site],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def supernode():
+        children = Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_bytes()
+        for kid in map(int, children.split()):
+            with suppress(OSError):
+                words = Path(f"/proc/{kid}/cmdline").read_bytes().split(b"\0")
+                if b"supernode" in words:
+                    return kid
+        return None
+
+    try:
+        wait(lambda: heard(node) and heard(node).at, what="the first heartbeat")
+        hangs = supernode()
+        os.kill(hangs, signal.SIGSTOP)
+        wait(lambda: supernode() not in {hangs, None}, what="another SuperNode")
+        before = heard(node).unheard_s
+        assert before > 30
+        wait(lambda: heard(node).unheard_s < before, what="a heartbeat of its own")
+        told = (place.site / "keeper.log").read_text()
+        assert "has confirmed no heartbeat of it for" in told
+    finally:
+        keeper.kill()  # and its children follow
+        keeper.wait()
