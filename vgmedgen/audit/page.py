@@ -123,7 +123,7 @@ def _checks(found: Evidence) -> Html:
             parts += [
                 tag("h3", words),
                 note(about),
-                table(words, heads, rows, words=(0, 1, 2)),
+                table("What failed stands first", heads, rows, words=(0, 1, 2)),
             ]
     return section("checks", title, note("One failure, and no epsilon holds."), *parts)
 

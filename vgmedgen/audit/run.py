@@ -63,7 +63,7 @@ QUICK = Effort(
     most=recorded.Most(units=48, steps=64, rounds=2),
 )
 FULL = Effort(
-    canaries={MAPPER: 256, LORA: 48},
+    canaries={MAPPER: 256, LORA: 128},
     draws=16,
     images=3,
     steps=300,

@@ -9,7 +9,8 @@ WORDS = {
 }
 UNSEEN = {
     "Noise that somebody can predict.": "If its key follows the clock, or a machine was "
-    "copied while it ran, it still looks like chance to whoever lacks the key.",
+    "copied while it ran, it still looks like chance to whoever lacks the key; so does "
+    "noise that its source gives out again at other places.",
     "An engine that behaves only here.": "One that notices the recording, or goes wrong on "
     "a date, on another device, or when it goes on after a crash.",
     "What is too small.": "Noise is seen to be off from about 4 % on with 15 000 values, "
