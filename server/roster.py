@@ -14,7 +14,7 @@ from server import marks, place, runs, waiting
 from server.membership import REMOVED, Membership
 from server.orders import Orders
 from server.post import Node, Post, polls
-from server.replies import OFFLINE, Expected, code_of, read
+from server.replies import LATE, OFFLINE, Expected, code_of, read
 from server.waiting import Waiting
 from server.witness import Witness
 from vgmedgen import __version__
@@ -105,7 +105,7 @@ class Roster:
                 waited = time.monotonic() - started
                 missing = {}
                 if waited < patience:
-                    missing = self._missing(first=first, before=before, here=present)
+                    missing = self._missing(online, present, first=first, before=before)
                 enough = len(present) >= fewest and not missing
                 if enough and not (self._owners and self._asking(online, started)):
                     break
@@ -124,7 +124,12 @@ class Roster:
         return dict(sorted(present.items()))
 
     def _missing(
-        self, *, first: bool, before: Collection[str], here: Mapping[str, int]
+        self,
+        online: Collection[int],
+        here: Mapping[str, int],
+        *,
+        first: bool,
+        before: Collection[str],
     ) -> dict[str, str]:
         """Sites that are waited for, and the code of why each is not in yet."""
         codes = self._codes()
@@ -134,8 +139,9 @@ class Roster:
             return {f"site {n + 1}": OFFLINE for n in range(away)}
         whom = set(self._launch.nodes if first else before) - here.keys()
         whom -= self._membership.removed()
-        reasons = {site: codes.get(site, OFFLINE) for site in sorted(whom)}
-        undecided = waiting.UNDECIDED | {OFFLINE}
+        asked = {self._owners[node]: LATE for node in online if node in self._owners}
+        reasons = {site: (asked | codes).get(site, OFFLINE) for site in sorted(whom)}
+        undecided = waiting.UNDECIDED | {OFFLINE, LATE}
         return {site: code for site, code in reasons.items() if code in undecided}
 
     def _codes(self) -> dict[str, str]:

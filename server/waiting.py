@@ -99,4 +99,5 @@ def rule(federation: FederationConfig, sites: int) -> str:
 
 
 def _why(code: str) -> str:
-    return code if code in {"offline", "late"} else f"{code}: {meaning(code)}"
+    words = {"offline": "offline", "late": "online, has not answered yet"}
+    return words.get(code) or f"{code}: {meaning(code)}"

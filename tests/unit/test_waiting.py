@@ -22,6 +22,7 @@ def test_who_is_waited_for_and_what_happens_then_is_one_line():
     line = made({"c": "VG42", "b": "offline"}).line
     assert line.startswith("waits for b (offline), c (VG42: waiting for the hospital's")
     assert line.endswith("UTC, then it goes on with the 2 that are in")
+    assert "b (online, has not answered yet)" in made({"b": "late"}).line
     few = made({}, here=1).line
     assert few.startswith("waits for 1 more of the 2 sites that a round needs; until")
     assert few.endswith("then it fails, and goes on when it is started again")
