@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from flwr.app import MetricRecord
+from flwr.app import ConfigRecord, MetricRecord
 
 import server.app
 from server.launch import Launch
@@ -131,13 +131,15 @@ def test_a_handler_that_tells_more_or_spent_nothing_is_stopped(played, numbers, 
         and m.content.config_records["origin"]["site"] == site.name
         and m.content.config_records["origin"]["round"] == "1"
     )
-    before = reply.content["numbers"]
+    before, said = reply.content["numbers"], reply.content["origin"]
     try:
         reply.content["numbers"] = MetricRecord(numbers)
+        # the ledger has gone on since this was told
+        reply.content["origin"] = ConfigRecord({**said, "ledger": site.mark})
         with pytest.raises(ExchangeError, match=why):
             checked(asked, reply, site)
     finally:
-        reply.content["numbers"] = before
+        reply.content["numbers"], reply.content["origin"] = before, said
 
 
 def test_a_twin_without_dp_at_the_same_sites_is_refused_by_every_ledger(played):
