@@ -108,8 +108,9 @@ def _checks(found: Evidence) -> Html:
         return section("checks", title, note("Not checked: this run claims nothing."))
     heads = ("Check", "", "Seen")
     whole = (
-        "The site's own training, every round and step of the plan, on its own patients, "
-        "recorded in memory and thrown away. Questions of chance share one false alarm in "
+        "The site's own training as the plan has it, on its own patients (a quick audit: "
+        "the part that is named above), recorded in memory and thrown away. Questions of "
+        "chance share one false alarm in "
         f"{1 / FALSE_ALARM:,.0f} audits."
     )
     single = "Steps that a training seldom shows, such as one that nobody joins."

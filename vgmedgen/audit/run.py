@@ -54,13 +54,13 @@ class Effort:
 
 
 QUICK = Effort(
-    canaries={MAPPER: 128},
+    canaries={MAPPER: 256},
     draws=4,
     images=1,
     steps=300,
     spots=1,
     worlds=1,
-    most=recorded.Most(units=48, steps=64, rounds=2),
+    most=recorded.Most(units=32, steps=48, rounds=2),
 )
 FULL = Effort(
     canaries={MAPPER: 256, LORA: 128},
