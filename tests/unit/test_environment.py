@@ -31,6 +31,16 @@ def test_a_user_without_a_name_is_given_one(nameless):
     assert getpass.getuser() == environment.NOBODY
 
 
+def test_a_user_without_a_name_and_a_home_is_asked_for_a_cache(nameless, monkeypatch):
+    environment.name_user()  # as every command begins
+    from vgmedgen.training.public import cache_root
+
+    for name in ("HOME", "XDG_CACHE_HOME", "VGMEDGEN_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="set VGMEDGEN_CACHE"):
+        cache_root()
+
+
 def test_a_user_with_a_name_keeps_it(monkeypatch):
     monkeypatch.setenv("LOGNAME", "radiology")
     environment.name_user()

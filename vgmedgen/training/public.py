@@ -44,12 +44,22 @@ def phantoms(folder: Path, count: int, seed: int, px: int) -> list[Dataset]:
 
 
 def cache_root() -> Path:
-    """Where built bundles are kept: VGMEDGEN_CACHE, else the user's cache folder."""
+    """Where built bundles are kept: VGMEDGEN_CACHE, else the user's cache folder.
+
+    Raises:
+        ConfigError: if the user has none.
+    """
     named = os.environ.get("VGMEDGEN_CACHE")
     if named:
         return Path(named)
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(home) / "vgmedgen"
+    told = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(told) if told else Path.home() / ".cache") / "vgmedgen"
+    except RuntimeError:  # a user id without a name, and no HOME
+        raise ConfigError(
+            "this user has no home folder to keep built bases in; set VGMEDGEN_CACHE to a "
+            "folder"
+        ) from None
 
 
 def base_for(config: RunConfig) -> Bundle:
