@@ -238,3 +238,16 @@ def test_an_inverted_mask_is_lesion_where_it_is_bright(tmp_path: Path) -> None:
 )
 def test_masks_in_doubt_are_refused(tmp_path: Path, data: Dataset, word: str) -> None:
     assert word in refused(save(tmp_path / "m.dcm", data), dicom.read_mask)
+
+
+@pytest.mark.parametrize("colours", [(0, 255), (0, 0), (0, 1)])
+def test_masks_of_a_palette_read_the_same_whatever_its_colours(
+    tmp_path: Path, colours: tuple[int, int]
+) -> None:
+    data = dataset(LESION.astype(np.uint8), "PALETTE COLOR")
+    entries = np.repeat(colours, [1, 255]).astype(np.uint16)
+    for name in ("Red", "Green", "Blue"):
+        setattr(data, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        setattr(data, f"{name}PaletteColorLookupTableData", entries.tobytes())
+    path = save(tmp_path / "m.dcm", data)
+    assert np.array_equal(dicom.read_mask(path), LESION)

@@ -120,6 +120,9 @@ def test_an_outline_runs_around_the_lesion_and_leaves_it_as_it_is() -> None:
     assert changed[18:20, 30:60].all()
     assert changed.sum() < 80 * 3 * 4
     assert not (contact_sheet.outlined(pixels, lesion & False) != 90).any()
+    whole = (contact_sheet.outlined(pixels, lesion | True) != 90).any(-1)
+    assert whole[[0, -1]].all()
+    assert not whole[2:-2, 2:-2].any()
 
 
 def test_of_many_images_an_even_choice_is_shown(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from pydicom.filereader import read_file_meta_info
 from vgmedgen.data import dicom_frame, dicom_screen, identifiers
 from vgmedgen.data.pixels import MOST_BYTES, lesion
 from vgmedgen.data.pixels.opening import check_file
+from vgmedgen.data.pixels.raster import Raster
 from vgmedgen.errors import DataError
 
 SUFFIXES = (".dcm", ".dicom")
@@ -158,8 +159,9 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
         tables = data.get("ModalityLUTSequence") or data.get("VOILUTSequence")
         turned = float(data.get("RescaleSlope") or 1) < 0
         if kind not in dicom_frame.GREY or tables or turned:
-            colours = dicom_screen.shown(path, data, stored)
-            return lesion.of_colours(path, colours, lossy=lossy)
+            shown = dicom_screen.shown(path, data, stored)
+            places = stored if kind == dicom_frame.PALETTE else None
+            return lesion.of(path, Raster(values=shown, index=places, lossy=lossy))
         if data.get("PixelRepresentation") and stored.min() < 0:
             raise DataError(
                 f"mask {path} holds negative numbers; export it as 0 for background and "

@@ -239,4 +239,9 @@ def outlined(pixels: NDArray[np.uint8], lesion: NDArray[np.bool_]) -> NDArray[np
     ]
     large[(grown[1] & ~whole).numpy()] = 0
     large[(grown[0] & ~whole).numpy()] = _LINE
+    rim = np.ones(
+        whole.shape, dtype=bool
+    )  # a lesion that the picture cuts off ends there
+    rim[_SCALE:-_SCALE, _SCALE:-_SCALE] = False
+    large[rim & whole.numpy()] = _LINE
     return large

@@ -188,7 +188,7 @@ def _check_content(path: Path, content: bytes) -> None:
 
 def _cause(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return f"none of {', '.join(FORMATS)}"
+        return f"none of {', '.join(FORMATS)} of a usual kind"
     told = (
         re.sub(r"[^ -~]+", " ", str(error))[:80] if isinstance(error, OSError) else ""
     )
