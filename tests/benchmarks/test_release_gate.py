@@ -1,42 +1,48 @@
 """Copies that the release gate holds back, and what else it does, on real images.
 
-Each dataset is split by unit three ways: a real site trains on one part and holds out
+Units whose number is divisible by four were looked at while the gate was built; all others
+are measured. These are split three ways: a real site trains on one part and holds out
 the second, which the gate calibrates on; the third is never seen before it is judged.
 Copies of every kind are planted from the first. Of the third, images that an independent
 check calls duplicates of training images are told apart: whole pictures in grey at 64 px
 whose zero-mean normalised correlation, under turns, mirrors and shifts of up to 3 px,
 exceeds 0.95. The encoders are narrow and briefly trained: those of the tiny preset take
 about twice as long per image at 64 px, four times at 128 px, and find as much. A bundle is
-built once into the cache. The two sizes are measured side by side, on a core each.
+built once into the cache.
+
+With VGMEDGEN_PUBLISH=1 the table is written into the package, misses included, where the
+gate's page reads it. VGMEDGEN_PX=64 and VGMEDGEN_DATASETS=busi,... measure a part.
 """
 
-import multiprocessing
+import datetime
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from tests.altered import ALTERED, altered
 from tests.planted import KINDS, copied
 from vgmedgen.base import Bundle
 from vgmedgen.configfile import load_run
 from vgmedgen.data import adapters, images
 from vgmedgen.data.images import as_uint8
-from vgmedgen.gate.release import ReleaseGate, Verdict
+from vgmedgen.gate.measured import Measured, publish
+from vgmedgen.gate.release import VERSION, ReleaseGate, Verdict
 from vgmedgen.site import Site
 from vgmedgen.training.public import base_for
 
 pytestmark = pytest.mark.slow
 
 REAL = Path(os.environ.get("VGMEDGEN_DATA", Path(__file__).parents[3] / "shared/data"))
-DATASETS = ("ham10000", "busi", "kvasir-seg")
-SIZES = (64, 128)  # px
+DATASETS = os.environ.get("VGMEDGEN_DATASETS", "ham10000,busi,kvasir-seg").split(",")
+SIZES = tuple(map(int, os.environ.get("VGMEDGEN_PX", "64,128").split(",")))
+PUBLISH = os.environ.get("VGMEDGEN_PUBLISH") == "1"
+LOOKED_AT = 4  # every so many-th unit had a part in how the gate was built
 PARTS = (260, 130, 130)  # units that train, calibrate, test; in these shares if fewer
-COPIES = 60  # of each kind
+COPIES = 20  # of each kind
 SHIFT, ALIKE = 3, 0.95  # px and correlation of the independent check
 SHORT = (
     "model.vae_channels=[8,16,32]",
@@ -49,26 +55,10 @@ SHORT = (
 )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One gate on one dataset at one size."""
-
-    caught: dict[str, float]
-    named: float  # of the copies held back, those that name the image or its unit
-    trains: int
-    holds: int
-    test: int
-    flagged: int
-    duplicates: int  # by the independent check
-    both: int
-    false_alarms: float  # of what the independent check does not call a duplicate
-    opening: float  # seconds
-    judging: float  # seconds an image
-
-
 def units_of(dataset: str) -> list[list[str]]:
     """Names of the units of the three parts."""
-    units = list(adapters.read(dataset, REAL / dataset).units)
+    every = adapters.read(dataset, REAL / dataset).units
+    units = [unit for number, unit in enumerate(every) if number % LOOKED_AT]
     np.random.default_rng(0).shuffle(units)
     scale = min(1.0, len(units) / sum(PARTS))
     borders = np.cumsum([int(part * scale) for part in PARTS])
@@ -126,6 +116,16 @@ def flags(verdicts: list[Verdict]) -> np.ndarray:
     return np.array([not one.cleared for one in verdicts])
 
 
+def copies_of(
+    kind: str, known: np.ndarray, rows: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    if kind in KINDS:
+        return np.stack([copied(kind, known[row], rng) for row in rows])
+    others = [known[(row + len(known) // 2) % len(known)] for row in rows]
+    pairs = zip(rows, others, strict=True)
+    return np.stack([altered(kind, known[row], other, rng) for row, other in pairs])
+
+
 def measure(folder: Path, dataset: str, px: int, bundle: Bundle) -> Measured:
     parts = units_of(dataset)
     site = opened(folder, dataset, bundle, parts)
@@ -147,36 +147,33 @@ def measure(folder: Path, dataset: str, px: int, bundle: Bundle) -> Measured:
     judging = (time.perf_counter() - began) / len(test)
     same = correlations(test, known) > ALIKE
     rng = np.random.default_rng(1)
-    caught, named = {}, []
+    caught, named = {}, 0
     units = [record.unit for record in training.records]
-    for kind in KINDS:
+    for kind in (*KINDS, *ALTERED):
         rows = rng.choice(len(training), COPIES, replace=False)
-        found = gate.judge(np.stack([copied(kind, known[row], rng) for row in rows]))
-        caught[kind] = float(flags(found).mean())
+        found = gate.judge(copies_of(kind, known, rows, rng))
+        caught[kind] = int(flags(found).sum())
         pairs = zip(rows, found, strict=True)
-        named += [units[row] == units[one.row] for row, one in pairs if not one.cleared]
+        named += sum(units[r] == units[v.row] for r, v in pairs if not v.cleared)
+    report = gate.report([])
+    print(f"{dataset} {px}: {opening:.1f} s to open, {judging:.3f} s an image")
     return Measured(
-        caught=caught,
-        named=float(np.mean(named)),
-        trains=len(training),
-        holds=len(site.heldout),
-        test=len(test),
-        flagged=int(flagged.sum()),
+        date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        version=VERSION,
+        gate=gate.digest,
+        dataset=dataset,
+        px=px,
+        asked=report.false_alarms,
+        promised=report.promised,
+        training=len(training),
+        heldout=len(site.heldout),
+        copies=COPIES,
+        found=caught,
+        named=int(named),
+        strangers=len(test),
         duplicates=int(same.sum()),
-        both=int((flagged & same).sum()),
-        false_alarms=float((flagged & ~same).sum() / (~same).sum()),
-        opening=opening,
-        judging=judging,
+        flagged=int((flagged & ~same).sum()),
     )
-
-
-def measure_all(folder: Path, px: int) -> dict[tuple[str, int], Measured]:
-    """Every dataset at one size, in a process of its own."""
-    bundle = base_for(load_run((*SHORT, f"model.image_px={px}")))
-    return {
-        (dataset, px): measure(folder / f"{dataset}-{px}", dataset, px, bundle)
-        for dataset in DATASETS
-    }
 
 
 @pytest.fixture(scope="module")
@@ -185,10 +182,13 @@ def measured(tmp_path_factory) -> dict[tuple[str, int], Measured]:
         pytest.skip("the published datasets are not here")
     folder = tmp_path_factory.mktemp("gate")
     found: dict[tuple[str, int], Measured] = {}
-    apart = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(SIZES), apart) as pool:
-        for part in pool.map(measure_all, [folder] * len(SIZES), SIZES):
-            found |= part
+    for px in SIZES:
+        bundle = base_for(load_run((*SHORT, f"model.image_px={px}")))
+        for dataset in DATASETS:
+            one = measure(folder / f"{dataset}-{px}", dataset, px, bundle)
+            found[dataset, px] = one
+            if PUBLISH:
+                publish([one])
     print(f"\n\n{table(found)}")
     return found
 
@@ -197,32 +197,36 @@ def table(found: dict[tuple[str, int], Measured]) -> str:
     """One column for each dataset and size."""
     rows = [("", [f"{dataset} {px}" for dataset, px in found])]
     rows += [
-        (kind, [f"{one.caught[kind]:.1%}" for one in found.values()]) for kind in KINDS
+        (kind, [f"{one.found[kind] / one.copies:.0%}" for one in found.values()])
+        for kind in (*KINDS, *ALTERED)
     ]
     told = {
-        "the right unit named": lambda one: f"{one.named:.1%}",
-        "train / held out / test": lambda one: f"{one.trains}/{one.holds}/{one.test}",
-        "flagged of test": lambda one: str(one.flagged),
+        "the right unit named": lambda one: (
+            f"{one.named / sum(one.found.values()):.1%}"
+        ),
+        "train / held out / test": lambda one: (
+            f"{one.training}/{one.heldout}/{one.strangers}"
+        ),
         "duplicates, plain check": lambda one: str(one.duplicates),
-        "duplicates by both": lambda one: str(one.both),
-        "false alarms": lambda one: f"{one.false_alarms:.1%}",
-        "seconds to open": lambda one: f"{one.opening:.1f}",
-        "seconds an image": lambda one: f"{one.judging:.3f}",
+        "promised at most": lambda one: f"{one.promised:.1%}",
+        "false alarms": lambda one: f"{one.alarms.value:.1%}",
+        "95 % interval": lambda one: f"{one.alarms.low:.1%} to {one.alarms.high:.1%}",
     }
     rows += [(name, [say(one) for one in found.values()]) for name, say in told.items()]
     return "\n".join(
-        f"{name:24}" + "".join(f"{cell:>16}" for cell in cells) for name, cells in rows
+        f"{name:28}" + "".join(f"{cell:>16}" for cell in cells) for name, cells in rows
     )
 
 
 @pytest.mark.parametrize("px", SIZES)
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_nearly_all_copies_of_every_kind_are_held_back(measured, dataset, px):
-    caught = measured[dataset, px].caught
-    assert {kind: share for kind, share in caught.items() if share < 0.95} == {}
+def test_nearly_all_copies_of_every_plain_kind_are_held_back(measured, dataset, px):
+    one = measured[dataset, px]
+    assert {k: one.found[k] for k in KINDS if one.found[k] < 0.95 * one.copies} == {}
 
 
 @pytest.mark.parametrize("px", SIZES)
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_hardly_any_image_of_others_is_held_back(measured, dataset, px):
-    assert measured[dataset, px].false_alarms < 0.02
+def test_no_more_images_of_others_are_held_back_than_promised(measured, dataset, px):
+    one = measured[dataset, px]
+    assert one.alarms.low <= one.promised

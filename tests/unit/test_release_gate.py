@@ -10,6 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from tests.altered import altered
 from tests.conftest import MICRO
 from tests.gated import make_site
 from tests.planted import KINDS, copied
@@ -24,6 +25,13 @@ from vgmedgen.training.public import base_for
 
 PX = 64
 HARD = "mirror+crop+JPEG"
+FRAMED = (
+    "crop 80 %",
+    "padded to 125 %",
+    "stretched 1:1.25",
+    "rotated by 10 degrees",
+    "elastic warp, 1/16",
+)
 
 
 def pictures(samples, rows) -> np.ndarray:
@@ -77,6 +85,16 @@ def test_copies_of_training_images_are_held_back_and_the_right_one_is_named(
     found = gate.judge(np.stack([copied(kind, one, rng) for one in own]))
     assert sum(not one.cleared for one in found) >= 11
     assert all(one.reason in REASONS for one in found if not one.cleared)
+    named = [one.row == row for row, one in enumerate(found) if not one.cleared]
+    assert sum(named) >= len(named) - 1
+
+
+@pytest.mark.parametrize("kind", FRAMED)
+def test_copies_that_are_framed_otherwise_are_held_back_as_well(gate, own, kind):
+    rng = np.random.default_rng(0)
+    pairs = zip(own, own[::-1], strict=True)
+    found = gate.judge(np.stack([altered(kind, a, b, rng) for a, b in pairs]))
+    assert sum(not one.cleared for one in found) >= 10
     named = [one.row == row for row, one in enumerate(found) if not one.cleared]
     assert sum(named) >= len(named) - 1
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
+from tests.altered import ALTERED, altered
 from tests.planted import copied
 from vgmedgen.cli import app
 from vgmedgen.data import adapters, images
@@ -35,7 +36,10 @@ def annotated(picture):
 def kind_of(name, picture):
     if name == "annotated":
         return annotated(picture)
-    return copied(name, picture, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    if name in ALTERED:
+        return altered(name, picture, picture, rng)
+    return copied(name, picture, rng)
 
 
 def read(path):
@@ -108,6 +112,16 @@ def test_the_most_doubtful_pair_comes_first(found):
     firm = [pair.firmness for pair in found.pairs]
     assert firm == sorted(firm)
     assert firm[0] >= 1
+
+
+FRAMED = (("stretched 1:1.25", 7, "copy-a"), ("padded to 125 %", 15, "copy-b"))
+
+
+def test_copies_framed_otherwise_are_joined_and_the_page_says_by_what(tmp_path):
+    result = twins.find(planted(tmp_path, "ultrasound", FRAMED), SIDE)
+    assert result.groups == {unit: [unit, f"unit-{row:02}"] for _, row, unit in FRAMED}
+    told = twins_page.page(result, tmp_path / "units.csv")
+    assert "times as many patches in common" in told
 
 
 def test_the_order_of_the_files_changes_nothing(found, breast):

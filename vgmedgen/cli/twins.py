@@ -30,8 +30,8 @@ def twins(
 ) -> None:
     """Find pictures that stand in several units, and write units that keep them together.
 
-    Compared is what the release gate compares: mirrored, turned, cropped, shifted and
-    annotated copies are found. The page shows patients' images.
+    Compared is what the release gate compares: mirrored, turned, cropped, scaled,
+    stretched, shifted and annotated copies are found. The page shows patients' images.
     """
     from vgmedgen.data import adapters
     from vgmedgen.errors import ConfigError

@@ -1,15 +1,19 @@
-"""One image against every training image of a site, by three detectors."""
+"""One image against every training image of a site, by four detectors."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from vgmedgen.gate import local
 from vgmedgen.gate.features import BATCH, Extractor
 from vgmedgen.gate.hashes import Hashes
+from vgmedgen.gate.local import Patches
 from vgmedgen.gate.structure import SAME, Structures
 from vgmedgen.gate.whitening import grey, turned
 from vgmedgen.process.parallel import side_by_side
@@ -17,7 +21,8 @@ from vgmedgen.training.loop import parts
 from vgmedgen.training.samples import Samples
 
 DIGITS = 4  # decimals that are kept: the last bits differ between machines
-DETECTORS = ("structure", "hash", "features")
+DETECTORS = ("structure", "hash", "features", "patches")
+BOUNDS = (SAME, math.inf, math.inf, local.SAME)  # from which it is the very picture
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,12 @@ class Compared:
     @property
     def same(self) -> bool:
         """Whether it shows the very picture, whatever held-out images do."""
-        return self.values[0] >= SAME
+        return bool(shows_same(np.array([self.values]))[0])
+
+
+def shows_same(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of the images (n,) with these values (n, detectors) show the very picture."""
+    return np.asarray((values >= np.array(BOUNDS)).any(axis=1))
 
 
 class Comparer:
@@ -71,6 +81,10 @@ class Comparer:
         return Structures(self._grey, units)
 
     @cached_property
+    def _patches(self) -> Patches:
+        return Patches(self._grey, [record.unit for record in self._training.records])
+
+    @cached_property
     def _hashes(self) -> Hashes:
         return Hashes(self._grey)
 
@@ -86,12 +100,12 @@ class Comparer:
 
     def __call__(self, images: Iterable[Tensor]) -> Iterator[Compared]:
         """Each image (1, 3, H, W) in [-1, 1], in their order."""
-        _ = self._structures, self._hashes  # once, before several threads want them
+        self._prepare()
         yield from side_by_side(self._one, images, self._device)
 
     def usual(self, rows: Sequence[int]) -> Iterator[Compared]:
         """Training images, each against those of all units but its own."""
-        _ = self._structures, self._hashes
+        self._prepare()
 
         def search(row: int) -> Compared:
             own = self._training.records[row].unit
@@ -99,21 +113,29 @@ class Comparer:
 
         yield from side_by_side(search, rows, self._device)
 
+    def _prepare(self) -> None:
+        """Once, before several threads want them."""
+        _ = self._structures, self._hashes, self._patches
+
     def _one(self, image: Tensor, without: Collection[str] = ()) -> Compared:
         picture = grey(image)[0]
-        among = torch.tensor(
-            [one.unit not in without for one in self._training.records]
-        )
+        among = self._structures.units.among(without)
         match = self._structures.search(picture, without)
         agreement, similar = self._hashes.search(picture, among)
+        common = self._patches.search(picture, without)
         near, far = self.away(image)
         near = near.where(among, torch.inf)
         nearest = int(near.argmin())
         distance = round(float(near[nearest]), DIGITS)
         closeness = -math.log(max(distance, 10.0**-DIGITS))
         return Compared(
-            values=(round(match.standing, DIGITS), agreement, closeness),
-            rows=(match.row, similar, nearest),
+            values=(
+                round(match.standing, DIGITS),
+                agreement,
+                closeness,
+                round(common.standing, DIGITS),
+            ),
+            rows=(match.row, similar, nearest, common.row),
             distance=distance,
             heldout=round(float(far.min()), DIGITS),
         )

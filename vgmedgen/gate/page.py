@@ -15,8 +15,11 @@ from vgmedgen.evaluation.markup import (
     tag,
 )
 from vgmedgen.files import write_text
+from vgmedgen.gate import local
 from vgmedgen.gate.calibration import FIT
 from vgmedgen.gate.figures import binned
+from vgmedgen.gate.measured import measured
+from vgmedgen.gate.measured_table import finds_and_misses
 from vgmedgen.gate.report import Report
 from vgmedgen.gate.statistics import Interval
 
@@ -26,8 +29,8 @@ LEAST = 0.0001  # smaller chances are told as smaller than this
 LIMITS = (
     (
         "Cleared means: compared with every training image of the site, as it is, turned, "
-        "mirrored, cropped and shifted, and not more like one of them than real images of "
-        "others are."
+        "mirrored, cropped, scaled, stretched and shifted, and not more like one of them "
+        "than real images of others are."
     ),
     (
         "The gate catches copies. A model can hold something of a patient without copying "
@@ -50,10 +53,10 @@ GLOSSARY = {
     "Training image": "A real image of the site that the model learned from.",
     "Held-out image": "A real image of the same site, of other patients (or lesions, or "
     "single images, where the data know no more), which never trained.",
-    "Score": "Three detectors say how alike an image and its nearest training image are: "
-    "fine structure, perceptual hash, and what an encoder sees. In each, 0 is usual for "
-    "held-out images, and every further 1 is 2.7 times as rare. The score is the highest "
-    "of the three.",
+    "Score": "Four detectors say how alike an image and its nearest training image are: "
+    "fine structure, perceptual hash, what an encoder sees, and patches that lie alike. "
+    "In each, 0 is usual for images that copy nothing, and every further 1 is 2.7 times "
+    "as rare. The score is the highest of the four.",
     "Distance": "How far apart an encoder puts an image and its nearest training image; "
     "0 is the same picture.",
     "False alarm": "An image that is held back though it copies nothing.",
@@ -83,6 +86,7 @@ def page(report: Report) -> str:
         _reasons(report),
         _threshold(report),
         _closer(report),
+        finds_and_misses(measured()),
         section(
             "limits",
             "What this shows, and what it does not",
@@ -204,7 +208,7 @@ def _reasons(report: Report) -> Html:
         "reasons",
         title,
         table(
-            "Images by the strongest of the three reasons", ("Reason", "Images"), rows
+            "Images by the strongest of the four reasons", ("Reason", "Images"), rows
         ),
     )
 
@@ -229,7 +233,9 @@ def _threshold(report: Report) -> Html:
     always = (
         "One thing needs no threshold: where one training image fits the fine structure "
         f"so well that it stands out by {plain(report.same, 0)} times the spread of the "
-        "others, it is the same picture, and the image is always held back."
+        f"others, or has {plain(local.SAME + 1, 0)} times as many patches in common, "
+        "placed alike, as the ninth best, it is the same picture, and the image is always "
+        "held back."
     )
     names = ("synthetic", "held out, real")
     return section(

@@ -23,10 +23,16 @@ from vgmedgen.data.images import as_input, as_uint8
 from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_bytes
 from vgmedgen.gate.calibration import FEWEST, Calibration, Tails, Values
-from vgmedgen.gate.compare import DETECTORS, DIGITS, Compared, Comparer, described
+from vgmedgen.gate.compare import (
+    DETECTORS,
+    DIGITS,
+    Compared,
+    Comparer,
+    described,
+    shows_same,
+)
 from vgmedgen.gate.features import extractor
 from vgmedgen.gate.report import Report
-from vgmedgen.gate.structure import SAME
 from vgmedgen.gate.verdict import REASONS, Neighbour, Verdict
 from vgmedgen.ranges import digest_of
 from vgmedgen.site import Site
@@ -36,7 +42,7 @@ __all__ = ["Neighbour", "ReleaseGate", "Report", "Verdict"]
 
 log = logging.getLogger(__name__)
 
-VERSION = 3  # of what the gate computes; another one calibrates anew
+VERSION = 4  # of what the gate computes; another one calibrates anew
 FOLDER = "gate"  # below the site's private cache
 DIGEST = 32  # bytes of sha256
 USUAL = 100  # training images, at most, that say what is usual
@@ -190,7 +196,7 @@ class ReleaseGate:
 
     def _verdict(self, found: Compared) -> Verdict:
         unusual = self._tails.parts(np.array([found.values]))[0]
-        worst = 0 if found.same else int(unusual.argmax())
+        worst = int(unusual.argmax())
         score = round(float(unusual.max()), DIGITS)
         cleared = not found.same and score <= self._calibration.threshold
         return Verdict(
@@ -265,13 +271,13 @@ def _packed(
 def _own(values: Tensor) -> Values:
     """Those of images that show no picture of another unit."""
     found: Values = values.numpy()
-    return found[found[:, 0] < SAME]
+    return found[~shows_same(found[:, :-1])]
 
 
 def _held(kept: dict[str, Tensor], heldout: Samples, rate: float) -> _Held:
     every: Values = kept["values"].numpy()
     values = _own(kept["values"])
-    own = every[:, 0] < SAME
+    own = ~shows_same(every[:, :-1])
     units = [one.unit for one, kept in zip(heldout.records, own, strict=True) if kept]
     copies = len(every) - len(values)
     return _Held(values[:, :-1], values[:, -1], units, copies, rate)

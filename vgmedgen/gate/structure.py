@@ -19,11 +19,11 @@ N training images.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vgmedgen.gate.units import Units
 from vgmedgen.gate.whitening import (
     PART,
     SIDE,
@@ -76,8 +76,7 @@ class Structures:
         )
         sketches = torch.cat([self.half(part) for part in torch.split(half, PART)])
         self.sketches = _unit(sketches.flatten(1))
-        self.place = {unit: number for number, unit in enumerate(sorted(set(units)))}
-        self.unit = torch.tensor([self.place[unit] for unit in units])
+        self.units = Units(units)
 
     def search(self, picture: Tensor, without: Collection[str] = ()) -> Match:
         """The training image most like one picture (H, W), grey.
@@ -88,7 +87,7 @@ class Structures:
         """
         small = [resized(picture[None], round(SIDE // 2 * scale)) for scale in SCALES]
         sketched = torch.cat([self._sketched(self.half(one)[0]) for one in small])
-        best, rows = self._of_units(sketched.amax(0), without)
+        best, rows = self.units.best(sketched.amax(0), without)
         rows = rows[:CANDIDATES]
         poses = sketched[:, rows].topk(POSES, dim=0).indices  # (POSES, candidates)
         known = self.known[rows].float()
@@ -118,19 +117,6 @@ class Structures:
         if most >= IDENTICAL:
             standing = max(standing, SAME)
         return Match(float(most), standing, int(rows[first]))
-
-    def _of_units(
-        self, alike: Tensor, without: Collection[str]
-    ) -> tuple[Tensor, Tensor]:
-        """Each unit's best of (N,), best unit first, and the rows of these images."""
-        values, rows = alike.sort(descending=True, stable=True)
-        if without:
-            left_out = torch.tensor([self.place[unit] for unit in without])
-            kept = ~torch.isin(self.unit[rows], left_out)
-            values, rows = values[kept], rows[kept]
-        seen = self.unit[rows].numpy()
-        first = torch.from_numpy(np.sort(np.unique(seen, return_index=True)[1]))
-        return values[first], rows[first]
 
     def _sketched(self, structure: Tensor) -> Tensor:
         """Correlation (8, N) of the best shift of one structure (h, h), by turn."""

@@ -1,9 +1,10 @@
-"""Images of different units that show one picture: mirrored, cropped, with other marks.
+"""Images of different units that show one picture: turned, cropped, with other marks.
 
 Published sets, and archives too, hold one picture under several names. Left in units of
 their own, such twins stand on both sides of training and held-out, and a promise for each
 unit covers half of what it says. They are found by the structure that the release gate
-compares, with its bounds: every image is searched among those of all other units.
+compares and by patches in common: every image is searched among those
+of all other units.
 
 A twin that is found hides further ones, so an image that has one is searched again beyond
 all that hangs together with it, until nothing is new.
@@ -27,10 +28,13 @@ from vgmedgen.data.records import Dataset, Record
 from vgmedgen.errors import DataError
 from vgmedgen.files import write_text
 from vgmedgen.gate.calibration import FEWEST
+from vgmedgen.gate.local import Common, Patches
 from vgmedgen.gate.structure import IDENTICAL, SAME, Match, Structures
 from vgmedgen.gate.whitening import SIDE, grey, resized
 from vgmedgen.process.parallel import side_by_side
 
+COMMON = 8.0  # standing of patches in common from which two images show one picture:
+# firmer than the gate's, as no held-out image says here what is usual among few units
 PX = 128  # side at which images are read by default, pixels
 _CPU = torch.device("cpu")
 
@@ -43,11 +47,12 @@ class Pair:
     second: Record
     alike: float  # correlation of their structure
     standing: float  # how far it stands out; see `structure.SAME`
+    common: float  # patches in common, placed alike; see `COMMON`
 
     @property
     def firmness(self) -> float:
         """How far they lie beyond the bound that they pass more clearly; at least 1."""
-        return max(self.standing / SAME, self.alike / IDENTICAL)
+        return max(self.standing / SAME, self.alike / IDENTICAL, self.common / COMMON)
 
 
 @dataclass(frozen=True)
@@ -137,21 +142,33 @@ def _pairs(
 ) -> list[Pair]:
     small = torch.cat([resized(one[None].float(), SIDE) for one in pictures])
     structures = Structures(small, [record.unit for record in records])
-    found: dict[tuple[int, int], Match] = {}
+    patches = Patches(small, [record.unit for record in records])
+    found: dict[tuple[int, int], tuple[float, float, float]] = {}
     rows: list[int] = list(range(len(records)))
     together = {record.unit: [record.unit] for record in records}
     while rows:
 
-        def search(row: int) -> Match:
+        def search(row: int) -> tuple[Match, Common]:
             own = together[records[row].unit]  # noqa: B023 - ended before it changes
-            return structures.search(pictures[row].float(), without=own)
+            picture = pictures[row].float()
+            return structures.search(picture, own), patches.search(picture, own)
 
         beyond: list[int] = []
-        for row, match in zip(rows, side_by_side(search, rows, _CPU), strict=True):
+        for row, (match, common) in zip(
+            rows, side_by_side(search, rows, _CPU), strict=True
+        ):
             progress(1)
+            shown = []
             if match.standing >= SAME:
-                key = min(row, match.row), max(row, match.row)
-                found[key] = max(found.get(key, match), match, key=_firmness)
+                shown.append((match.row, (match.alike, match.standing, 0.0)))
+            if common.standing >= COMMON:
+                shown.append((common.row, (0.0, 0.0, common.standing)))
+            for other, by in shown:
+                key = min(row, other), max(row, other)
+                before = found.get(key, (0.0, 0.0, 0.0))
+                alike, standing, shared = map(max, before, by)
+                found[key] = alike, standing, shared
+            if shown:
                 beyond.append(row)
         ties = ((records[a].unit, records[b].unit) for a, b in found)
         together = _together(together, ties)
@@ -160,8 +177,8 @@ def _pairs(
             row for row, units in zip(beyond, left, strict=True) if units >= FEWEST // 2
         ]
     return [
-        Pair(records[a], records[b], match.alike, match.standing)
-        for (a, b), match in found.items()
+        Pair(records[a], records[b], alike, standing, common)
+        for (a, b), (alike, standing, common) in found.items()
     ]
 
 
@@ -174,10 +191,6 @@ def _together(
     for unit in units:
         groups[names.get(unit, unit)].append(unit)
     return {unit: group for group in groups.values() for unit in group}
-
-
-def _firmness(match: Match) -> float:
-    return max(match.standing / SAME, match.alike / IDENTICAL)
 
 
 def _read(record: Record, px: int) -> Tensor:

@@ -20,7 +20,7 @@ from vgmedgen.evaluation.markup import (
     tag,
 )
 from vgmedgen.gate.structure import IDENTICAL, SAME
-from vgmedgen.gate.twins import Pair, Twins
+from vgmedgen.gate.twins import COMMON, Pair, Twins
 from vgmedgen.trust.files import write_secret
 
 SHOWN = 256  # px, side of an image on the page
@@ -28,9 +28,10 @@ QUALITY = 85  # of its JPEG
 CLEAR = 2.0  # firmness from which a pair is hardly ever two pictures
 LIMITS = (
     (
-        "Found is one picture under several names. Different pictures of one patient, even "
-        "frames a moment apart, are not: which these are, only the hospital knows. It can "
-        "write them into the csv too, under one unit."
+        "Found is one picture under several names, and some frames of one scan a moment "
+        "apart, which hold the same parts. Other pictures of one patient are not: which "
+        "these are, only the hospital knows. It can write them into the csv too, under "
+        "one unit."
     ),
     (
         "Among few units, a frame or a scale that two images "
@@ -43,6 +44,9 @@ GLOSSARY = {
     "Correlation": "How well the fine structure of the two images agrees at the turn, "
     f"scale and shift that fit best: 1 is the same to the pixel; from {IDENTICAL:g} on "
     "two images count as one picture.",
+    "Patches in common": "How many parts of one image lie in the other as they lie in the "
+    "first, cropped, scaled, stretched or turned, against the ninth most alike unit; from "
+    f"{COMMON + 1:g} times as many on two images count as one picture.",
     "Stands out": "How far this agreement lies above that with all other units, in their "
     f"own spread; from {SAME:g} on two images count as one picture. It finds a copy that "
     "was cropped or drawn over, whose correlation is low.",
@@ -190,10 +194,12 @@ def _pair(
     number: int, pair: Pair, names: Mapping[str, str], now: Mapping[str, str]
 ) -> Html:
     faint = pair.firmness < CLEAR and pair.alike < IDENTICAL
-    told = (
-        f"Pair {number}: correlation {pair.alike:.2f}, stands out {pair.standing:.0f} "
-        f"times; joined as '{now[pair.first.id]}'. "
-    )
+    by = []
+    if pair.standing:
+        by.append(f"correlation {pair.alike:.2f}, stands out {pair.standing:.0f} times")
+    if pair.common:
+        by.append(f"{pair.common + 1:.0f} times as many patches in common")
+    told = f"Pair {number}: {'; '.join(by)}; joined as '{now[pair.first.id]}'. "
     sides = (_side(one, names[one.id]) for one in (pair.first, pair.second))
     return tag(
         "div",

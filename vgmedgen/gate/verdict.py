@@ -14,7 +14,10 @@ STRUCTURE = (
 )
 HASH = "its perceptual hash is that of a training image, as it is or turned"
 FEATURES = "the encoder sees a training image in it, as it is or turned"
-REASONS = (STRUCTURE, HASH, FEATURES)
+PATCHES = (
+    "parts of it lie as they do in a training image, cropped, scaled, turned or bent"
+)
+REASONS = (STRUCTURE, HASH, FEATURES, PATCHES)  # in the order of `compare.DETECTORS`
 
 
 @dataclass(frozen=True, kw_only=True)
