@@ -48,7 +48,7 @@ def measured(path: Path = FILE) -> tuple[Measured, ...]:
     """Every measurement, by size and name of the dataset; none where none was made."""
     if not path.is_file():
         return ()
-    told: list[dict[str, Any]] = json.loads(path.read_text())
+    told: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return tuple(Measured(**one) for one in told)
 
 
