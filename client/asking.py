@@ -129,6 +129,7 @@ def _leaving(
                 lines += [f"  {line}" for line in _table(rows)]
     numbers = numbers_of(plan.privacy.enabled or not metrics)
     lines.append(f"  numbers   {', '.join(numbers)}")
+    lines.append("  ledger    how many rounds were ever booked here, and a keyed code")
     if not every_tensor:
         lines.append("  (--tensors lists every tensor with its shape and bytes)")
     return lines

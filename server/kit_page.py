@@ -21,6 +21,7 @@ LEAVES = (
     "LoRA factors of the DiT and of the HFFM",
     "weights of the text mapper's two mapping networks",
     "three numbers: units, loss sum, epsilon spent (two, without the loss, under DP)",
+    "how far this site's ledger has come: a count of rounds and a keyed code",
     "where something fails, a code such as VG20, and never an error's text",
     "of the node: the site's pseudonym, versions, digests, and how long an answer took",
 )

@@ -57,6 +57,7 @@ def test_an_approval_shows_all_that_it_would_allow(asking):
             "bytes" in told
         )
     assert "numbers   num-units, epsilon-spent" in told
+    assert "ledger    how many rounds were ever booked here" in told
     assert "loss-sum" not in told
     assert "✓  steps_per_round" in told
     assert "✗" not in told
