@@ -17,6 +17,7 @@ from vgmedgen.privacy.engine import Private, PrivateOptimizer
 from vgmedgen.site import Site
 from vgmedgen.training import align, generate, loop, rounds
 from vgmedgen.training.rounds import Workbench
+from vgmedgen.training.samples import Samples
 
 STEPS = 24
 JOINING, NOISE, REUSE = "who joins is", "the noise is there", "no noise is used twice"
@@ -528,6 +529,37 @@ def test_conditions_scaled_by_the_sites_own_captions(red, monkeypatch):
 
     monkeypatch.setattr(rounds, "map_text", scaled)
     assert has(red(worlds=True), OTHERS, "generate")
+
+
+@dataclasses.dataclass(frozen=True)
+class Centred(Samples):
+    """Samples whose images have something taken off."""
+
+    mean: torch.Tensor
+
+    def pixels(self, rows):
+        image, mask = super().pixels(rows)
+        return image - self.mean, mask
+
+
+def test_images_of_a_private_prior_centred_by_the_sites_own_mean(
+    bundle, plan, samples, monkeypatch
+):
+    train = rounds.train_prior
+
+    def centred(prior, samples, *args, **options):
+        mean = samples.pixels(range(len(samples)))[0].mean(0)
+        changed = Centred(**samples.__dict__, mean=mean)
+        return train(prior, changed, *args, **options)
+
+    monkeypatch.setattr(rounds, "train_prior", centred)
+    private = dataclasses.replace(
+        plan, privacy=dataclasses.replace(plan.privacy, prior="private")
+    )
+    bench = Workbench.open(bundle, private, torch.device("cpu"))
+    leaks = isolation.leaks(bench, bench.states(), private, samples, units=1)
+    assert leaks["prior"]
+    assert leaks["mapper"] == leaks["generate"] == []
 
 
 def test_a_loss_that_remembers_what_it_saw(red, monkeypatch):
