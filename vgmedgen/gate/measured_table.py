@@ -29,8 +29,10 @@ def finds_and_misses(found: Sequence[Measured]) -> Html:
             "image size (px) was shown copies that it had to find among "
             f"{_between([one.training for one in found])} training images, "
             f"{_between([one.copies for one in found])} of each kind, and images of "
-            "patients or lesions that it did not know. No part of the gate was chosen "
-            f"on these images. Measured {dates[-1]}; gate.json names no image of them."
+            "patients or lesions that it did not know, without "
+            f"{sum(one.scenes for one in found)} that by eye show the scene of a training "
+            "image. The gate was drafted on other draws of the same sets. Measured "
+            f"{dates[-1]}."
         ),
         table(
             "Share of copies held back, in percent. Sides and shifts are shares of the "
