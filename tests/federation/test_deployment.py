@@ -358,7 +358,8 @@ def test_a_run_ends_the_same_when_superlink_and_player_are_killed_under_it(every
     assert same_as(place, calm, rough)
 
 
-def test_a_killed_server_goes_on_when_it_is_started_again(place):
+def test_a_killed_server_goes_on_when_it_is_started_again(everybody):
+    place = everybody
     run = place.run("federation.generate_rounds=2", "seed=15", *SHORT)
     wait(lambda: place.records(run), what="round 1")
     place.server.kill()
@@ -369,7 +370,8 @@ def test_a_killed_server_goes_on_when_it_is_started_again(place):
     assert [r["number"] for r in place.records(run)] == [1, 2, 3]
 
 
-def test_a_run_that_is_stopped_goes_on_when_it_is_asked_to(place):
+def test_a_run_that_is_stopped_goes_on_when_it_is_asked_to(everybody):
+    place = everybody
     asked = ("--name", "stopped", "federation.generate_rounds=3", "seed=16", *SHORT)
     run = place.run(*asked)
     wait(lambda: place.records(run), what="round 1")
