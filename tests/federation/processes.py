@@ -266,6 +266,14 @@ class Deployment:
         folder = self.kits / "coordinator/state/runs" / run / "rounds"
         return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
+    def waits_for(self, run):
+        """Sites that a run waits for, and why; None where it does not."""
+        path = self.kits / "coordinator/state/runs" / run / "waiting.json"
+        try:
+            return json.loads(path.read_text())["sites"]
+        except (OSError, ValueError):
+            return None
+
     def last_weights(self, run):
         """The bytes of the weights after the last round."""
         folder = self.kits / "coordinator/state/runs" / run / "rounds"

@@ -54,8 +54,7 @@ def place(tmp_path_factory, bundle, hospitals):
 def first(place):
     """A finished run that waited for hospital-c's approval."""
     run = place.run("federation.generate_rounds=5", *SHORT)
-    told = wait(lambda: waited_for(place, run), what="a run that waits")
-    assert set(told["sites"].items()) == {("hospital-c", "VG42")}
+    wait(lambda: place.waits_for(run) == {"hospital-c": "VG42"}, what="a waiting run")
     shown = command("vgmedgen-server", "status", "--kits", place.kits).stdout
     assert "waits for hospital-c (VG42" in " ".join(shown.split())
     assert not place.records(run)
@@ -73,16 +72,6 @@ def everybody(place, first):
     """The place, where hospital-c takes part in every run without being asked."""
     place.edit("hospital-c", policy={"approval": "none"})
     return place
-
-
-def waited_for(place, run):
-    """Whom a run waits for, once it is hospital-c alone."""
-    path = place.kits / "coordinator/state/runs" / run / "waiting.json"
-    try:
-        told = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-    return told if set(told["sites"]) == {"hospital-c"} else None
 
 
 def test_a_run_waits_for_an_approval_before_its_first_round(place, first):
