@@ -8,20 +8,25 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from vgmedgen.audit import hiding, isolation, joining
 from vgmedgen.audit.chances import Chance
 from vgmedgen.audit.conformance import Finding
 from vgmedgen.audit.recording import Recording
 from vgmedgen.audit.trainer import one_round
 from vgmedgen.audit.whole import Whole, record, trainings
+from vgmedgen.dit.codec import Codec
 from vgmedgen.errors import TrainingError
 from vgmedgen.plan import Plan
-from vgmedgen.training.apart import check_models, check_prepared
+from vgmedgen.text.encoder import TextEncoder
+from vgmedgen.training.apart import check_models, check_tools
 from vgmedgen.training.rounds import Arrays, Workbench
 from vgmedgen.training.samples import Samples
 
 FALSE_ALARM = 1e-6  # chance that an honest engine turns any of the questions red
 ENOUGH = 64  # steps with which most of what can be wrong with sampling shows
+MADE_AGAIN = 8  # samples whose latents and embeddings are made anew
 ROUNDING = 1e-3  # clip norms by which two sums of the same gradients may differ
 DENOMINATOR = 1e-5  # relative, by which float32 moves a quotient
 
@@ -102,15 +107,28 @@ def examine(
 def _prepared(bench: Workbench, samples: Samples) -> Finding:
     """What the losses read of a sample is made of that sample alone, to the bit."""
     wrong = []
+    bundle, rows = bench.bundle, range(min(MADE_AGAIN, len(samples)))
+    codec = Codec.load(bundle.part("vae"))
+    encoder = TextEncoder.from_folder(
+        bundle.part("text_encoder"), bundle.part("tokenizer")
+    )
     try:
-        check_prepared(bench.bundle, samples)
-        check_models(bench.prior, bench.mapper, bench.bundle.image_px)
+        check_tools(codec, encoder, bundle.image_px)
+        check_models(bench.prior, bench.mapper, bundle.image_px)
     except TrainingError as error:
         wrong.append(str(error))
+    # what is kept was made with another count of threads, perhaps, which rounds otherwise
+    again = codec.encode(samples.pixels(rows)[0])
+    if not torch.allclose(again, samples.latents[: len(rows)], 1e-3, 1e-4):
+        wrong.append("latents that are kept are not those of their images")
+    again = torch.cat([encoder.embed([samples.captions[row]]) for row in rows])
+    if not torch.allclose(again, samples.embeddings[: len(rows)], 1e-3, 1e-4):
+        wrong.append("embeddings that are kept are not those of their captions")
     return _exact(
         "a prepared sample is a function of its own record",
         wrong,
-        "latents, embeddings and vectors keep every bit, made alone and made together",
+        "made alone and made together, latents, embeddings and vectors keep every bit; "
+        f"{len(rows)} that are kept are those of their images and captions",
     )
 
 
