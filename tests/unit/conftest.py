@@ -108,3 +108,19 @@ def clinic(gated_site):
 
     with one_thread():
         yield gated_site
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory):
+    """Pretrained models of micro size; read them, do not write."""
+    from tests.hubs import make_hub
+
+    folder = tmp_path_factory.mktemp("secret-place")
+    make_hub(folder)
+    return folder
+
+
+@pytest.fixture
+def place(hub, tmp_path):
+    """A copy of them that the test may write."""
+    return shutil.copytree(hub, tmp_path / "place")

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, PixArtTransformer2DModel
+from diffusers import AutoencoderKL, PixArtTransformer2DModel
 from safetensors.torch import load_file, save_file
 from transformers import (
     BertConfig,
@@ -18,6 +18,7 @@ from transformers import (
     T5EncoderModel,
 )
 
+from tests.hubs import SIZES, WEIGHTS, WORDS, asked, pickled
 from vgmedgen.data import adapters
 from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of
@@ -25,67 +26,8 @@ from vgmedgen.errors import BaseError, ConfigError
 from vgmedgen.text.encoder import TextEncoder
 from vgmedgen.text.vocabulary import build_tokenizer
 from vgmedgen.training import public as public_module
-from vgmedgen.training.convert import convert
 from vgmedgen.training.pretrained import examine
 from vgmedgen.training.public import build_from, build_from_phantoms
-
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-WORDS = ["a", "mass", "lesion", "polyp", "in", "the", "upper", "left"]
-SIZES = {
-    "hidden_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 1,
-    "intermediate_size": 32,
-}
-
-
-@pytest.fixture(scope="session")
-def hub(tmp_path_factory):
-    """A PixArt pipeline and a BERT of micro size; read them, do not write."""
-    folder = tmp_path_factory.mktemp("secret-place") / "pipeline"
-    torch.manual_seed(0)
-    PixArtTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=8,
-        in_channels=4,
-        out_channels=8,  # a learned sigma, as published
-        num_layers=1,
-        cross_attention_dim=16,
-        sample_size=4,
-        caption_channels=24,
-    ).save_pretrained(folder / "transformer")
-    AutoencoderKL(
-        block_out_channels=(8, 8, 8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-        norm_num_groups=4,
-    ).save_pretrained(folder / "vae")
-    DDPMScheduler(beta_schedule="linear").save_pretrained(folder / "scheduler")
-    words = build_tokenizer(WORDS, 32)
-    torch.manual_seed(1)
-    bert = BertForMaskedLM(BertConfig(vocab_size=len(words), **SIZES))
-    bert.save_pretrained(folder.parent / "bert")
-    words.save_pretrained(folder.parent / "bert")
-    return folder
-
-
-@pytest.fixture
-def place(hub, tmp_path):
-    """A copy of both that the test may write."""
-    return shutil.copytree(hub.parent, tmp_path / "place")
-
-
-def asked(micro, place, **changes):
-    """The micro run around the pretrained folders in `place`."""
-    told = {
-        "source": str(place / "pipeline"),
-        "text_source": str(place / "bert"),
-        "image_px": 32,
-    }
-    model = dataclasses.replace(micro.model, **{**told, **changes})
-    base = dataclasses.replace(micro.base, licence="Apache-2.0")
-    return dataclasses.replace(micro, model=model, base=base)
 
 
 def ultrasound(tmp_path):
@@ -238,11 +180,6 @@ def pointer(path):
     )
 
 
-def pickled(path):
-    torch.save(load_file(path), path.with_name("pytorch_model.bin"))
-    path.unlink()
-
-
 def other_scheduler(path):
     path.write_text(
         json.dumps({**json.loads(path.read_text()), "prediction_type": "x0"})
@@ -356,59 +293,3 @@ def test_an_encoder_whose_weights_lack_a_layer_is_refused(micro, place, tmp_path
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(BaseError, match=r"the weights lack .*query\.weight"):
         build_from_phantoms(tmp_path / "made", asked(micro, place))
-
-
-def test_pickled_weights_are_converted_once_and_are_the_same(micro, place):
-    path = place / "bert" / "model.safetensors"
-    before = load_file(path)
-    pickled(path)
-    written = convert(place / "bert")
-    assert [p.name for p in written] == ["model.safetensors"]
-    after = load_file(path)
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert examine(asked(micro, place).model).text
-    assert convert(place / "bert") == []
-
-
-def test_shards_are_converted_with_their_index(place):
-    part = place / "pipeline" / "vae"
-    weights = load_file(part / WEIGHTS)
-    (part / WEIGHTS).unlink()
-    names = sorted(weights)
-    halves = {"00001-of-00002": names[::2], "00002-of-00002": names[1::2]}
-    listed = {}
-    for shard, held in halves.items():
-        file = f"diffusion_pytorch_model-{shard}.bin"
-        torch.save({name: weights[name] for name in held}, part / file)
-        listed |= dict.fromkeys(held, file)
-    index = part / "diffusion_pytorch_model.bin.index.json"
-    index.write_text(json.dumps({"metadata": {}, "weight_map": listed}))
-    assert len(convert(part)) == 3
-    read = AutoencoderKL.from_pretrained(part, use_safetensors=True).state_dict()
-    assert all(torch.equal(read[name], weights[name]) for name in weights)
-
-
-class Planted:
-    """Would run a command when it is unpickled."""
-
-    def __reduce__(self):
-        import os
-
-        return os.system, ("touch planted",)
-
-
-def test_a_pickled_file_that_would_run_code_is_refused(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    torch.save({"weight": Planted()}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(BaseError, match="more than tensors"):
-        convert(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["pytorch_model.bin"]
-
-
-def test_where_nothing_can_be_converted_it_says_so(tmp_path):
-    with pytest.raises(BaseError, match="holds no pickled weights"):
-        convert(tmp_path)
-    (tmp_path / "pytorch_model.bin").write_bytes(b"cut")
-    with pytest.raises(BaseError, match="is damaged"):
-        convert(tmp_path)
