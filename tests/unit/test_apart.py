@@ -48,6 +48,30 @@ def test_samples_of_a_site_are_apart_to_the_bit(site, bundle):
     apart.check_prepared(bundle, site.samples)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_what_is_prepared_does_not_hang_on_how_many_threads_there_are(
+    site, bundle, threads, monkeypatch
+):
+    samples = site.samples
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        apart.check_prepared(bundle, samples)
+        shutil.rmtree(site.folder / "cache")
+        again = Site(site.folder).samples
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(again.latents, samples.latents)
+    assert torch.equal(again.embeddings, samples.embeddings)
+
+
+def test_another_build_of_torch_prepares_anew(site, monkeypatch):
+    kept = set(site.samples.keys)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "OTHER")
+    assert kept.isdisjoint(Site(site.folder).samples.keys)
+
+
 def test_latents_and_vectors_are_the_same_alone_and_among_others(models, bundle):
     prior, mapper = models
     apart.check_models(prior, mapper, bundle.image_px)

@@ -16,6 +16,7 @@ from vgmedgen.base import Bundle
 from vgmedgen.dit.codec import Codec
 from vgmedgen.errors import TrainingError
 from vgmedgen.prior.model import VisualPrior
+from vgmedgen.process.parallel import one_thread
 from vgmedgen.text.encoder import TextEncoder
 from vgmedgen.text.mapper import TextMapper
 from vgmedgen.training.align import Latents, look, map_text
@@ -41,11 +42,12 @@ def check_prepared(bundle: Bundle, samples: Samples) -> None:
     )
     check_tools(codec, encoder, bundle.image_px)
     rows = sorted({0, len(samples) // 2, len(samples) - 1})
-    for row in rows:
-        latent = codec.encode(samples.pixels([row])[0])
-        _same("latents", latent, samples.latents[row : row + 1])
-        embedding = encoder.embed_alone(samples.captions[row])
-        _same("embeddings", embedding, samples.embeddings[row : row + 1])
+    with one_thread():  # as they were prepared
+        for row in rows:
+            latent = codec.encode(samples.pixels([row])[0])
+            _same("latents", latent, samples.latents[row : row + 1])
+            embedding = encoder.embed_alone(samples.captions[row])
+            _same("embeddings", embedding, samples.embeddings[row : row + 1])
 
 
 def check_tools(codec: Codec, encoder: TextEncoder, px: int) -> None:

@@ -21,6 +21,7 @@ from vgmedgen.data.captions import caption
 from vgmedgen.data.pixels import READING
 from vgmedgen.data.records import Dataset, Record
 from vgmedgen.dit.codec import Codec
+from vgmedgen.process.parallel import one_thread, side_by_side
 from vgmedgen.text.encoder import TextEncoder
 
 READ_AT_ONCE = 32  # images; each is encoded by itself
@@ -141,8 +142,12 @@ def _fill(
         record.caption or caption(record, dataset.modality, spoken)
         for record, spoken in zip(records, said, strict=True)
     ]
-    latents = codec.encode(images.as_input(torch.stack([i for i, _ in loaded])))
-    embeddings = encoder.embed(sentences)
+    inputs = images.as_input(torch.stack([image for image, _ in loaded]))
+    # on one thread each: what a sample is must not hang on how many there were
+    alone = side_by_side(codec.encode, torch.split(inputs, 1), torch.device("cpu"))
+    latents = torch.cat(list(alone))
+    with one_thread():
+        embeddings = encoder.embed(sentences)
     for place, row in enumerate(rows):
         image, mask = loaded[place]
         tensors = {
@@ -159,6 +164,8 @@ def _key(record: Record, modality: str) -> str:
     told = [
         READING,  # a picture that was read by other rules is read again
         MADE,
+        torch.__version__,  # other kernels round in other ways
+        torch.backends.cpu.get_cpu_capability(),
         modality,
         record.label,
         record.caption or "",
