@@ -13,6 +13,7 @@ from flwr.supercore.task_identity import TaskIdentity
 import client.app
 from client import gate
 from client.runfiles import AUDIT
+from tests.answered import ask, code, log_of
 from tests.federation.toys import ToySite, asking, config, prepare, raw, toys
 from vgmedgen.errors import (
     BudgetError,
@@ -36,27 +37,6 @@ def _server(monkeypatch):
 @pytest.fixture
 def launch(tmp_path):
     return prepare(tmp_path / "run", toys())
-
-
-def opened(site):
-    return client.app.build(lambda context: site)
-
-
-def ask(site, message):
-    return opened(site)(message, None)
-
-
-def log_of(site):
-    journal = Journal(site.folder / AUDIT)
-    journal.verify()
-    return journal.entries()
-
-
-def code(reply):
-    assert reply.has_error()
-    assert reply.error.code == 100
-    assert not reply.has_content()
-    return reply.error.reason
 
 
 def frozen(monkeypatch, *at, day=5):
@@ -288,97 +268,6 @@ def test_a_message_without_content_is_refused(launch):
     arrived, left = log_of(site)
     assert "digest" not in arrived
     assert left["code"] == "VG30"
-
-
-def dry(**rules):
-    return ToySite("alpha", policy=Policy(dry_run=True, **rules))
-
-
-def shown(site, number=1):
-    path = site.folder / "dry-run" / "toy-1" / f"round-{number:04d}.json"
-    return json.loads(path.read_text())
-
-
-def test_a_dry_run_shows_what_would_leave_and_sends_a_code(launch):
-    site = dry()
-    reply = ask(site, asking(launch, Kind.TRAIN))
-    assert code(reply) == "VG44"
-    assert len(raw(reply)) < 400
-    assert not site.orders
-    assert len(site.rehearsed) == 1
-    left = log_of(site)[-1]
-    assert (left["decision"], left["why"], left["bytes"]) == ("dry-run", "dry-run", 0)
-    told, twin = shown(site), ask(ToySite("alpha"), asking(launch, Kind.TRAIN))
-    records = told["records"]
-    assert set(records) == set(twin.content)
-    assert records["origin"] == dict(twin.content["origin"])
-    assert records["numbers"] == dict(twin.content["numbers"])
-    assert set(records["update"]) == {"mapper"}
-    flat = twin.content["update"]["mapper"].numpy()
-    group = records["update"]["mapper"]
-    assert group["bytes"] == flat.nbytes
-    assert group["l2"] == pytest.approx(np.linalg.norm(flat.astype(float)))
-    assert 0 < group["l2-of-change"] < group["l2"]
-    assert [t["name"] for t in group["tensors"]] == ["anatomy.0.weight", "style.0.bias"]
-    assert group["tensors"][0]["shape"] == [6, 4]
-    assert group["tensors"][0]["bytes"] == 48
-    assert told["bytes"] >= group["bytes"]
-
-
-def test_a_dry_run_answers_a_hello_and_no_order(launch):
-    site = dry()
-    assert ask(site, asking(launch, Kind.HELLO)).has_content()
-    for kind, number in (
-        (Kind.TRAIN, 1),
-        (Kind.EVALUATE, 1),
-        (Kind.INSTALL, launch.config.federation.rounds),
-    ):
-        assert code(ask(site, asking(launch, kind, number))) == "VG44"
-    assert len(site.rehearsed) == 1
-    assert not site.releases
-
-
-def test_the_very_same_order_is_shown_once(launch):
-    site = dry()
-    for _ in range(2):
-        assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG44"
-    assert len(site.rehearsed) == 1
-    assert code(ask(site, asking(launch, Kind.TRAIN, seed=7))) == "VG45"
-    assert len(site.rehearsed) == 1
-
-
-def test_what_the_policy_forbids_is_not_even_shown(launch):
-    site = dry(runs=["no-*"])
-    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG40"
-    site.policy = Policy(dry_run=True, approval="required")
-    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG42"
-    assert not site.rehearsed
-    assert not (site.folder / "dry-run").exists()
-
-
-def test_dry_runs_count_as_rounds_of_the_day(launch):
-    site = dry(rounds_per_day=1)
-    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG44"
-    assert code(ask(site, asking(launch, Kind.TRAIN, 2))) == "VG43"
-
-
-def test_after_a_dry_run_the_round_trains_anew(launch):
-    site = dry()
-    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG44"
-    site.policy = Policy()
-    assert ask(site, asking(launch, Kind.TRAIN)).has_content()
-    assert len(site.orders) == 1
-
-
-def test_a_dry_run_whose_answer_could_not_leave_tells_that_code(launch):
-    class Wrong(ToySite):
-        def rehearse(self, order):
-            outcome = super().rehearse(order)
-            return replace(outcome, state={})
-
-    site = Wrong("alpha", policy=Policy(dry_run=True))
-    assert code(ask(site, asking(launch, Kind.TRAIN))) == "VG30"
-    assert not list((site.folder / "dry-run").rglob("*.json"))
 
 
 def test_the_log_of_a_private_run_says_what_kind_of_thing_it_refused(tmp_path):

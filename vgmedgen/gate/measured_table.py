@@ -31,8 +31,8 @@ def finds_and_misses(found: Sequence[Measured]) -> Html:
             f"{_between([one.copies for one in found])} of each kind, and images of "
             "patients or lesions that it did not know, without "
             f"{sum(one.scenes for one in found)} that by eye show the scene of a training "
-            "image. The gate was drafted on other draws of the same sets. Measured "
-            f"{dates[-1]}."
+            "image. The gate was drafted on the same sets, so the table may flatter it. "
+            f"Measured {dates[-1]}."
         ),
         table(
             "Share of copies held back, in percent. Sides and shifts are shares of the "
