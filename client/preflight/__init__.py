@@ -67,14 +67,19 @@ def _taken(step: _Step, place: Place, found: dict[str, list[Finding]]) -> list[F
 
 
 _SITE, _BASE, _DATA, _GATE = "site.yaml", "base bundle", "data", "release gate"
+_LOG = "audit log"
 _STEPS = (
     _Step(_SITE, files.site_yaml, "compare it with the kit's", quick=True),
     _Step("policy", files.policy, "correct policy in site.yaml", quick=True),
     _Step("folder", files.folder, "mend its permissions", quick=True),
-    _Step(
-        "ledger", files.ledger, "vgmedgen-client ledger verify", (_SITE,), quick=True
+    _Step(_LOG, files.audit_log, "vgmedgen-client audit verify", quick=True),
+    _Step(  # it is compared with what the audit log says was answered
+        "ledger",
+        files.ledger,
+        "vgmedgen-client ledger verify",
+        (_SITE, _LOG),
+        quick=True,
     ),
-    _Step("audit log", files.audit_log, "vgmedgen-client audit verify", quick=True),
     _Step("approvals", files.approvals, "vgmedgen-client runs", quick=True),
     _Step("node key", keys.node_key, "vgmedgen-client keygen", quick=True),
     _Step("CA certificate", keys.authority, "copy ca.crt from the kit", quick=True),
