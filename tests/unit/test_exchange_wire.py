@@ -23,6 +23,7 @@ ORIGIN = {
     "stage": "align",
     "base": "0" * 64,
     "exchange": SCHEMA.digest,
+    "ledger": "2-" + "0" * 32,
 }
 
 
