@@ -23,7 +23,7 @@ demo: venv
 	$(BIN)/vgmedgen-simulate
 
 test: check
-	$(BIN)/pytest --cov --cov-report=term:skip-covered
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report=term:skip-covered
 	$(BIN)/coverage report --include='vgmedgen/exchange/*,client/egress.py,client/gate.py,client/policy.py,client/turns.py' --fail-under=100
 
 check: venv
