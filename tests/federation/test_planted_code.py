@@ -58,7 +58,8 @@ def search_path(planted):
 
 @pytest.mark.parametrize("path", [None, os.pathsep + "/nowhere", "."])
 def test_a_planted_file_would_run_if_python_were_started_as_usual(planted, path):
-    env = os.environ | ({} if path is None else {"PYTHONPATH": path})
+    env = os.environ | {"PYTHONSAFEPATH": ""}  # as Python is by itself
+    env |= {} if path is None else {"PYTHONPATH": path}
     argv = [sys.executable, "-m", "client.node", "runner", "."]
     subprocess.run(argv, cwd=planted.folder, env=env, check=False, capture_output=True)
     assert "client" in planted.ran
