@@ -12,6 +12,7 @@ from vgmedgen.release import facts
 
 DIGESTS = {
     1: "a8cc0fd6030fee5206155cb97158daba35c1cd33c17479c006d6f222ca341791",
+    2: "43bc519c1b296135fe86e83d4b63525a1b4b3841d7330412ed9b6e37865727aa",
 }
 """Every form that there was; a hospital may still hold releases of each."""
 

@@ -23,6 +23,8 @@ from vgmedgen.data import adapters
 from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of
 from vgmedgen.errors import BaseError, ConfigError
+from vgmedgen.files import sha256
+from vgmedgen.release.facts import plain
 from vgmedgen.text.encoder import TextEncoder
 from vgmedgen.text.vocabulary import build_tokenizer
 from vgmedgen.training import public as public_module
@@ -63,6 +65,9 @@ def test_a_base_around_pretrained_weights_keeps_them_and_names_them(
     assert "AutoencoderKL sha256:" in source
     assert "BertForMaskedLM sha256:" in source
     assert made.manifest["licence"] == "Apache-2.0"
+    assert plain(source) == source  # so that a release can tell it on
+    digests = made.manifest["model"]["pretrained"]
+    assert digests["vae"] == sha256(place / "pipeline" / "vae" / WEIGHTS)
     encoder = TextEncoder.from_folder(made.part("text_encoder"), made.part("tokenizer"))
     assert encoder.embed(["a mass in the upper left"]).shape == (1, 32)
 

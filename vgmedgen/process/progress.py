@@ -27,17 +27,21 @@ class ProgressLog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log, self._what, self._total, self._clock = log, what, total, clock
-        self._began = clock()
-        self._next = self._began + FIRST_S
+        self._next = clock() + FIRST_S
+        self._first = 0.0, 0  # when, and how many steps were done
         log.info("%s: %d steps", what, total)
 
     def __call__(self, done: int) -> None:
         """Note that `done` steps are done; a line where the last one is old enough."""
         now = self._clock()
-        if now < self._next or not 0 < done < self._total:
+        if not self._first[1]:  # the first step warms up: it tells nothing of the rest
+            self._first = now, done
+            return
+        if now < self._next or done >= self._total:
             return
         self._next = now + EVERY_S
-        left = (now - self._began) / done * (self._total - done)
+        began, before = self._first
+        left = (now - began) / (done - before) * (self._total - done)
         self._log.info(
             "%s: %d of %d, about %s left", self._what, done, self._total, duration(left)
         )

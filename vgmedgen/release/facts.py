@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 from vgmedgen.errors import ReleaseError
 from vgmedgen.plan import Plan
 
-FORM = 1
+FORM = 2
 """How this version words the card, names the facts and lays out the files of a release.
 
 Every site compares bytes, so whatever changes one of them for the same tensors and facts

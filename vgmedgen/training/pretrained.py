@@ -30,6 +30,7 @@ from vgmedgen.text.encoder import read_model
 
 DIFFUSERS = "diffusion_pytorch_model"  # names of weight files, without their endings
 TRANSFORMERS = "model"
+SHOWN = 16  # signs of a digest that are told to people
 HALF = "fp16"  # the variant that hubs offer beside, or in place of, the full weights
 LFS_POINTER = b"version https://git-lfs"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -74,20 +75,26 @@ class Pretrained:
         return self.transformer is not None or self.text is not None
 
     def described(self) -> str:
-        """Class and digest of every part, for a manifest; no path of this machine."""
-        parts = (self.transformer, self.vae, self.text)
+        """Class and beginning of the digest of every part; no path of this machine.
+
+        Short enough for a release, which tells it on.
+        """
         return ", ".join(
-            f"{_class_of(part.config)} sha256:{part.digest}" for part in parts if part
+            f"{_class_of(part.config)} sha256:{part.digest[:SHOWN]}"
+            for part in self._parts().values()
         )
 
     def manifest_facts(self, model: ModelConfig) -> dict[str, Any]:
         """The sizes in `model`, with digests in place of where its sources lie."""
         facts = asdict(model)
-        if self.transformer:
-            facts["source"] = f"sha256:{self.transformer.digest}"
-        if self.text:
-            facts["text_source"] = f"sha256:{self.text.digest}"
+        digests = {name: part.digest for name, part in self._parts().items()}
+        if digests:
+            facts |= {"source": "", "text_source": "", "pretrained": digests}
         return facts
+
+    def _parts(self) -> dict[str, Weights]:
+        named = {"transformer": self.transformer, "vae": self.vae, "text": self.text}
+        return {name: part for name, part in named.items() if part}
 
 
 def examine(model: ModelConfig) -> Pretrained:
