@@ -9,6 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # many small jobs: threads only wait
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # and those of more do not spin
 
+SAFE = "PYTHONSAFEPATH"
 MICRO = (
     "model.image_px=32",
     "model.vae_channels=[8,8,8,8]",
@@ -46,6 +47,17 @@ MICRO = (
     "study.shuffles=2",
 )
 """Overrides of a run that goes through everything in seconds and learns nothing."""
+
+
+@pytest.fixture(autouse=True)
+def _children_as_usual():
+    """Take back what a command that a test runs in this process says to its children."""
+    held = os.environ.get(SAFE)
+    yield
+    if held is None:
+        os.environ.pop(SAFE, None)
+    else:
+        os.environ[SAFE] = held
 
 
 @pytest.fixture(scope="session")
