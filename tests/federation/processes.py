@@ -186,6 +186,13 @@ class Deployment:
         path = self.site(name) / "site.yaml"
         OmegaConf.save(OmegaConf.merge(OmegaConf.load(path), keys), path)
 
+    def start(self, *words):
+        """Start the server and every node, and wait until all are there."""
+        self.start_server(*words)
+        for name in self.names:
+            self.start_node(name)
+        self.wait_nodes()
+
     def start_server(self, *words, **more):
         """Start the coordinator's server, and wait until hospitals can reach it."""
         log = self.folder / "server.log"

@@ -41,10 +41,7 @@ def place(tmp_path_factory, bundle, hospitals):
         policy={"approval": "required"},
     )
     try:
-        made.start_server("--page", "--json")
-        for name in made.names:
-            made.start_node(name)
-        made.wait_nodes()
+        made.start("--page", "--json")
         yield made
     finally:
         made.stop()

@@ -27,10 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.simulation]
 def place(tmp_path_factory, bundle, hospitals):
     made = Deployment(tmp_path_factory.mktemp("kills"), bundle, hospitals)
     try:
-        made.start_server()
-        for name in made.names:
-            made.start_node(name)
-        made.wait_nodes()
+        made.start()
         yield made
     finally:
         made.stop()

@@ -31,10 +31,7 @@ def place(tmp_path_factory, bundle, hospitals):
     for name, line in made.lines.items():
         made.edit(name, coordinator={"address": f"localhost:{line.port}"})
     try:
-        made.start_server()
-        for name in made.names:
-            made.start_node(name)
-        made.wait_nodes()
+        made.start()
         yield made
     finally:
         made.stop()

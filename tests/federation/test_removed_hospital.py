@@ -14,10 +14,7 @@ GONE = "hospital-c"
 def place(tmp_path_factory, bundle, hospitals):
     made = Deployment(tmp_path_factory.mktemp("removal"), bundle, hospitals)
     try:
-        made.start_server()
-        for name in made.names:
-            made.start_node(name)
-        made.wait_nodes()
+        made.start()
         yield made
     finally:
         made.stop()

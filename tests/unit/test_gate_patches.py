@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from tests.altered import altered
+from tests.clouds import SIDE, greys, texture
 from tests.planted import KINDS, copied
 from vgmedgen.gate.local import NEXT, SAME, Patches
 from vgmedgen.gate.patches import cleaned, described, edges, middles, turned_edges
-from vgmedgen.gate.whitening import grey, turned
+from vgmedgen.gate.whitening import turned
 
-COUNT, SIDE = 40, 64
+COUNT = 40
 FRAMED = (
     "crop 80 %",
     "crop 70 %",
@@ -23,24 +24,6 @@ FRAMED = (
     "salt noise 5 %",
     "mirror+crop 80 %+10 degrees",
 )
-
-
-def texture(seed: int, side: int = SIDE) -> np.ndarray:
-    """A cloud (side, side, 3) of 8 bits, no two alike: noise whose power falls as 1/f^2."""
-    rng = np.random.default_rng(seed)
-    axis = np.fft.fftfreq(side)
-    radius = np.hypot(axis[:, None], axis)
-    radius[0, 0] = 1
-    wave = np.fft.fft2(rng.normal(size=(side, side))) / radius
-    wave[0, 0] = 0
-    cloud = np.fft.ifft2(wave).real
-    level = 128 + 45 * cloud / cloud.std()
-    return np.repeat(np.clip(level, 0, 255)[..., None], 3, -1).astype(np.uint8)
-
-
-def greys(pictures) -> torch.Tensor:
-    stacked = torch.from_numpy(np.stack(pictures)).movedim(-1, 1)
-    return grey(stacked.float() / 127.5 - 1)
 
 
 @pytest.fixture(scope="module")

@@ -5,32 +5,15 @@ import pytest
 import torch
 from scipy import stats
 
+from tests.clouds import SIDE, greys, texture
 from tests.planted import copied
 from vgmedgen.gate import statistics
 from vgmedgen.gate.hashes import Hashes, hashes
 from vgmedgen.gate.structure import SAME, Structures
-from vgmedgen.gate.whitening import TURNS, grey, turned
+from vgmedgen.gate.whitening import TURNS, turned
 
-COUNT, SIDE = 60, 64
+COUNT = 60
 ALL = torch.ones(COUNT, dtype=torch.bool)  # all are looked at
-
-
-def texture(seed: int, side: int = SIDE) -> np.ndarray:
-    """A cloud (side, side, 3) of 8 bits, no two alike: noise whose power falls as 1/f^2."""
-    rng = np.random.default_rng(seed)
-    axis = np.fft.fftfreq(side)
-    radius = np.hypot(axis[:, None], axis)
-    radius[0, 0] = 1
-    wave = np.fft.fft2(rng.normal(size=(side, side))) / radius
-    wave[0, 0] = 0
-    cloud = np.fft.ifft2(wave).real
-    level = 128 + 45 * cloud / cloud.std()
-    return np.repeat(np.clip(level, 0, 255)[..., None], 3, -1).astype(np.uint8)
-
-
-def greys(pictures) -> torch.Tensor:
-    stacked = torch.from_numpy(np.stack(pictures)).movedim(-1, 1)
-    return grey(stacked.float() / 127.5 - 1)
 
 
 @pytest.fixture(scope="module")

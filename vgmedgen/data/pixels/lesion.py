@@ -48,7 +48,7 @@ def of(path: Path, raster: Raster) -> Lesion:
         DataError: if that is in doubt.
     """
     if raster.alpha is not None:
-        return _of_clear(path, raster)
+        return _of_clear(path, raster, raster.alpha)
     return _of_opaque(path, raster)
 
 
@@ -68,10 +68,8 @@ def _confounded(raster: Raster) -> bool:
     )
 
 
-def _of_clear(path: Path, raster: Raster) -> Lesion:
+def _of_clear(path: Path, raster: Raster, alpha: Values) -> Lesion:
     """What is opaque is lesion, unless it is black and something else is not."""
-    alpha = raster.alpha
-    assert alpha is not None  # noqa: S101 - for the type checker
     seen = alpha >= HALF
     shape = of_grey(path, alpha, lossy=raster.lossy)
     values = (
