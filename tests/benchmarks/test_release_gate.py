@@ -45,7 +45,10 @@ PUBLISH = os.environ.get("VGMEDGEN_PUBLISH") == "1"
 LOOKED_AT = 4  # every so many-th unit is for building the gate, not for measuring it
 PARTS = (260, 130, 130)  # units that train, calibrate, test; in these shares if fewer
 COPIES = 20  # of each kind
-SCENES = {("busi", 64): 5}  # held back, and by eye the scene of a training image
+SCENES = {  # held back, and by eye the scene of a training image
+    ("busi", 64): 5,
+    ("busi", 128): 5,
+}
 SHIFT, ALIKE = 3, 0.95  # px and correlation of the independent check
 SHORT = (
     "model.vae_channels=[8,16,32]",
