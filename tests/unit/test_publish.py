@@ -155,10 +155,10 @@ def test_every_changed_byte_of_the_release_is_found_before_it_is_handed_on(
 
 
 def test_a_release_of_another_form_is_not_handed_on(made, tmp_path, monkeypatch):
-    monkeypatch.setattr(forms, "FORM", 2)
-    refused(
-        made, tmp_path / "out", ReleaseError, "in form 1, this software reads form 2"
-    )
+    now = forms.FORM
+    monkeypatch.setattr(forms, "FORM", now + 1)
+    said = f"in form {now}, this software reads form {now + 1}"
+    refused(made, tmp_path / "out", ReleaseError, said)
     assert not (tmp_path / "out").exists()
 
 

@@ -17,14 +17,19 @@ from vgmedgen.release.store import Store
 from vgmedgen.release.verify import digest, manifest_json, verify
 
 WHEN = datetime(2025, 5, 1, tzinfo=UTC)
-NEWER = "is written in form 2, this software reads form 1; .* the two, this one, then"
-OLDER = "is written in form 0, this software reads form 1; .* the one that made the rel"
-NONE = "does not tell the form it is written in, this software reads form 1; .* ask for"
+NOW, NEXT = facts.FORM, facts.FORM + 1
+READS = f"this software reads form {NOW}"
+NEWER = f"is written in form {NEXT}, {READS}; .* the two, this one, then"
+OLDER = f"is written in form 0, {READS}; .* the one that made the rel"
+NONE = f"does not tell the form it is written in, {READS}; .* ask for"
 OTHERS = [
-    (2, NEWER),
+    (NEXT, NEWER),
     (0, OLDER),
     (..., NONE),  # left out
-    *((form, NONE) for form in (None, True, 1.0, "1", -1, 10**9, [1], {}, "\x1b[2J")),
+    *(
+        (form, NONE)
+        for form in (None, True, float(NOW), str(NOW), -1, 10**9, [NOW], {}, "\x1b[2J")
+    ),
 ]
 
 
@@ -77,7 +82,7 @@ def test_another_form_is_refused_on_every_way_that_leads_to_a_hospital(
     assert unchanged(releases, old_release)
 
 
-@pytest.mark.parametrize(("form", "said"), [(2, NEWER), (0, OLDER), (..., NONE)])
+@pytest.mark.parametrize(("form", "said"), [(NEXT, NEWER), (0, OLDER), (..., NONE)])
 def test_a_message_with_a_release_of_another_form_is_refused(
     hospital, micro, new_release, form, said
 ):
@@ -103,7 +108,7 @@ SPOILT = {
 def test_the_form_is_told_before_anything_that_follows_from_it(
     bundle, micro, releases, old_release, new_release, release, spoilt
 ):
-    told = in_form(new_release.manifest, 2, **spoilt)
+    told = in_form(new_release.manifest, NEXT, **spoilt)
     written(release, told)
     (release / "plan.json").write_text("{}")
     (release / FILE).write_text("of another form too")
@@ -131,7 +136,7 @@ def as_installed(releases, name, form):
     return folder.rename(releases / digest(told)[:16])
 
 
-@pytest.mark.parametrize("form", [2, 0, ...])
+@pytest.mark.parametrize("form", [NEXT, 0, ...])
 def test_an_installed_release_of_another_form_is_used_and_verified_as_before(
     bundle, releases, old_release, new_release, form
 ):
@@ -156,9 +161,11 @@ def test_an_installed_release_of_another_form_is_used_and_verified_as_before(
 def test_an_update_to_another_form_leaves_what_is_installed_as_it_is(
     bundle, releases, old_release, new_release, monkeypatch
 ):
-    monkeypatch.setattr(facts, "FORM", 2)
+    monkeypatch.setattr(facts, "FORM", NEXT)
     store = Store(releases, TRUSTED)
     assert store.verify(store.current().name).current
-    with pytest.raises(ReleaseError, match="in form 1, this software reads form 2"):
+    with pytest.raises(
+        ReleaseError, match=f"in form {NOW}, this software reads form {NEXT}"
+    ):
         install_from(releases, bundle, new_release.folder, TRUSTED)
     assert unchanged(releases, old_release)
