@@ -4,9 +4,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from client.contract import Site
 from vgmedgen import __version__
+from vgmedgen.config.plan import Plan
 from vgmedgen.exchange.payload import check_names, pack
 from vgmedgen.exchange.wire import UP, Kind
-from vgmedgen.plan import Plan
 from vgmedgen.training.order import Order, Outcome
 
 

@@ -11,11 +11,11 @@ from client.contract import OpenSite, Site
 from client.gate import guard
 from client.ingress import order_of, plan_of, words_of
 from client.runfiles import AUDIT
+from vgmedgen.config.ranges import digest_of
 from vgmedgen.errors import ReleaseError, TrustError
-from vgmedgen.ranges import digest_of
 from vgmedgen.release.fitness import is_held_back
 from vgmedgen.release.signature import Signature, check
-from vgmedgen.siteconfig import Policy
+from vgmedgen.site.config import Policy
 from vgmedgen.trust.journal import Journal
 from vgmedgen.trust.warrant import COORDINATOR
 

@@ -18,9 +18,9 @@ from typing import Any
 
 from client.request import Request
 from client.runfiles import RunFiles
+from vgmedgen.config.ranges import digest_of
 from vgmedgen.errors import ApprovalError, PolicyError
 from vgmedgen.exchange.schema import PROTOCOL
-from vgmedgen.ranges import digest_of
 
 FOLDER = "approvals"
 MOST_WAITING = 100  # runs; a hostile server must not fill the hospital's disk

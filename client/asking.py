@@ -11,16 +11,16 @@ from client.approvals import Ask
 from client.policy import Verdict
 from client.request import Request
 from client.standing import table
-from vgmedgen.configfile import plan_from_json
+from vgmedgen.config.load import plan_from_json
+from vgmedgen.config.plan import Plan
 from vgmedgen.exchange.schema import UPLINK, ExchangeSchema, numbers_of
 from vgmedgen.exchange.wire import Kind
-from vgmedgen.plan import Plan
 from vgmedgen.privacy import budget
 from vgmedgen.privacy.ledger import FILE as LEDGER
 from vgmedgen.privacy.ledger import Ledger
 from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.privacy.statement import statement
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 
 BYTES = 2  # of a float16
 

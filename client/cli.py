@@ -99,7 +99,7 @@ def start(
 def policy_show(site: Where = HERE) -> None:
     """Print what this site lets a run do, one sentence per limit."""
     from client.sentences import sentences
-    from vgmedgen.siteconfig import FILE, keys_of, load_config
+    from vgmedgen.site.config import FILE, keys_of, load_config
 
     path = folder_of(site) / FILE
     config, keys = load_config(path), keys_of(path)
@@ -114,7 +114,7 @@ def policy_show(site: Where = HERE) -> None:
 def policy_validate(site: Where = HERE) -> None:
     """Check site.yaml, and name what should be allowed on purpose only."""
     from client.sentences import cautions
-    from vgmedgen.siteconfig import FILE, load_config
+    from vgmedgen.site.config import FILE, load_config
 
     path = folder_of(site) / FILE
     found = cautions(load_config(path))
@@ -230,9 +230,9 @@ def audit_show(
 
 def _key_path(folder: Path) -> Path:
     """Where the private key lies, or will; read before site.yaml is complete."""
-    from vgmedgen.siteconfig import FILE, Coordinator
-    from vgmedgen.values import typed
-    from vgmedgen.yamlfile import read_yaml
+    from vgmedgen.config.values import typed
+    from vgmedgen.config.yamlfile import read_yaml
+    from vgmedgen.site.config import FILE, Coordinator
 
     path, key = folder / FILE, None
     told = read_yaml(path) if path.is_file() else None

@@ -6,10 +6,10 @@ from typing import Protocol
 
 from flwr.app import Context
 
+from vgmedgen.config.plan import Plan
 from vgmedgen.exchange.schema import ExchangeSchema
-from vgmedgen.plan import Plan
 from vgmedgen.release.signature import Signature
-from vgmedgen.siteconfig import Policy, SitePrivacy
+from vgmedgen.site.config import Policy, SitePrivacy
 from vgmedgen.training.order import Order, Outcome
 
 

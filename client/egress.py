@@ -15,12 +15,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from client.contract import Site
 from client.ingress import kind_of, plan_of, words_of
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import ExchangeError
 from vgmedgen.exchange.merge import trained_factor
 from vgmedgen.exchange.payload import pack
 from vgmedgen.exchange.schema import numbers_of
 from vgmedgen.exchange.wire import UP, Kind
-from vgmedgen.plan import Plan
 
 FRAMING = 16_384  # bytes of a reply besides its tensors: words, numbers, Flower's own
 

@@ -9,11 +9,11 @@ from flwr.app import Message
 from client.contract import Site
 from client.request import Request
 from vgmedgen import __version__
-from vgmedgen.configfile import plan_from_json
+from vgmedgen.config.load import plan_from_json
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import BaseError, ExchangeError, VersionError
 from vgmedgen.exchange.schema import PROTOCOL, WORDS
 from vgmedgen.exchange.wire import DOWN, Kind, fingerprint, size
-from vgmedgen.plan import Plan
 from vgmedgen.training.order import Order
 
 _RECORD = "order"  # of words, in every message there is

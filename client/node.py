@@ -12,7 +12,7 @@ from pathlib import Path
 from vgmedgen.errors import VGMedGenError
 from vgmedgen.process import environment, logs
 from vgmedgen.process.children import follow_keeper
-from vgmedgen.siteconfig import FILE, load_config
+from vgmedgen.site.config import FILE, load_config
 from vgmedgen.trust.files import read_secret
 
 log = logging.getLogger(__name__)

@@ -10,10 +10,10 @@ from datetime import datetime, time
 from fnmatch import fnmatchcase
 
 from client.request import Request
+from vgmedgen.config.plan import MOST_EPSILON, Plan
 from vgmedgen.errors import NotNowError, PolicyError
 from vgmedgen.exchange.wire import Kind
-from vgmedgen.plan import MOST_EPSILON, Plan
-from vgmedgen.siteconfig import Policy, SitePrivacy
+from vgmedgen.site.config import Policy, SitePrivacy
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from vgmedgen.config.plan import Plan
 from vgmedgen.exchange.wire import Kind
-from vgmedgen.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 from dataclasses import fields
 
-from vgmedgen.plan import MOST_EPSILON
-from vgmedgen.siteconfig import STAGES, Policy, SiteConfig
+from vgmedgen.config.plan import MOST_EPSILON
+from vgmedgen.site.config import STAGES, Policy, SiteConfig
 
 
 def sentences(config: SiteConfig, given: frozenset[str]) -> list[str]:

@@ -12,7 +12,7 @@ from client.egress import FRAMING, last_look, limit_of
 from client.ingress import plan_of, words_of
 from client.runfiles import AUDIT
 from vgmedgen.errors import ConfigError, StateError
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.trust.journal import Journal
 
 log = logging.getLogger(__name__)

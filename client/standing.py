@@ -5,7 +5,7 @@ from pathlib import Path
 
 from client.approvals import APPROVED, Approvals
 from client.turns import Turns
-from vgmedgen.configfile import plan_from_json
+from vgmedgen.config.load import plan_from_json
 from vgmedgen.errors import ConfigError
 
 

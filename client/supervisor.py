@@ -21,7 +21,7 @@ from vgmedgen.process import logs
 from vgmedgen.process.children import Child, module
 from vgmedgen.process.environment import OFFLINE, keep_out
 from vgmedgen.process.lock import only_one
-from vgmedgen.siteconfig import FILE, SiteConfig, load_config
+from vgmedgen.site.config import FILE, SiteConfig, load_config
 from vgmedgen.trust.files import write_secret
 from vgmedgen.trust.journal import Journal
 

@@ -18,10 +18,10 @@ from server.post import Post
 from server.registry import Registry
 from server.strategy import Strategy
 from server.weights import Weights
+from vgmedgen.config.ranges import digest_of
 from vgmedgen.errors import ConfigError, StateError, VGMedGenError
 from vgmedgen.exchange.payload import on_wire
 from vgmedgen.files import write_text
-from vgmedgen.ranges import digest_of
 from vgmedgen.release.signature import FILE, Signature, check, sign
 from vgmedgen.trust.signing import SigningKey
 

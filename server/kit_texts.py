@@ -3,7 +3,7 @@
 import json
 
 from server.kits import CoordinatorConfig
-from vgmedgen.siteconfig import Policy
+from vgmedgen.site.config import Policy
 
 LEAST_UNITS = 20  # below which a kit's policy lets nothing train
 EPSILON = 8.0  # that a kit's site.yaml lets a unit lose, over all runs

@@ -22,10 +22,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
-from vgmedgen.configfile import load
+from vgmedgen.config.load import load
+from vgmedgen.config.ranges import within
 from vgmedgen.errors import ConfigError, StateError, TrustError
 from vgmedgen.files import write_text
-from vgmedgen.ranges import within
 from vgmedgen.trust import certificates, nodekeys
 from vgmedgen.trust.files import read_secret
 from vgmedgen.trust.journal import Journal

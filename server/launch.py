@@ -13,9 +13,9 @@ from typing import Any, Self
 import numpy as np
 
 from server.weights import Weights, from_bytes, to_bytes
-from vgmedgen import configfile
 from vgmedgen.base import Bundle
-from vgmedgen.config import RunConfig
+from vgmedgen.config import load
+from vgmedgen.config.run import RunConfig
 from vgmedgen.errors import ConfigError, StateError
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.files import write_bytes, write_text
@@ -92,7 +92,7 @@ class Launch:
     def save(self) -> None:
         """Write the file and the configuration beside it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        configfile.save(self.config, self.path.with_name(CONFIG))
+        load.save(self.config, self.path.with_name(CONFIG))
         facts = {
             "run": self.run,
             "base": str(self.base),
@@ -116,7 +116,7 @@ class Launch:
             return cls(
                 run=str(facts["run"]),
                 folder=path.parent.parent,
-                config=configfile.load_file(path.with_name(CONFIG)),
+                config=load.load_file(path.with_name(CONFIG)),
                 base=Path(str(facts["base"])),
                 base_digest=str(facts["base-digest"]),
                 schema=ExchangeSchema.from_json(str(facts["schema"])),

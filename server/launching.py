@@ -11,8 +11,8 @@ from server.kits import Kits
 from server.launch import Launch
 from server.registry import Registry, RoundRecord
 from server.roundline import line
-from vgmedgen import configfile
-from vgmedgen.config import RunConfig
+from vgmedgen.config import load
+from vgmedgen.config.run import RunConfig
 from vgmedgen.errors import ConfigError, StateError, error_of
 from vgmedgen.exchange.schema import WORDS
 
@@ -126,7 +126,7 @@ def stop(kits: Kits, run: str) -> None:
 
 
 def _config(kits: Kits, overrides: list[str]) -> RunConfig:
-    config = configfile.load_run([*DEPLOYED, *overrides])
+    config = load.load_run([*DEPLOYED, *overrides])
     if config.base.folder:
         return config
     return replace(config, base=replace(config.base, folder=str(kits.config.base)))

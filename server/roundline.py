@@ -3,7 +3,7 @@
 from statistics import fmean
 
 from server.registry import RoundRecord
-from vgmedgen.plan import PrivacyConfig
+from vgmedgen.config.plan import PrivacyConfig
 
 
 def line(record: RoundRecord, privacy: PrivacyConfig) -> str:

@@ -17,7 +17,7 @@ from typing import Self
 
 from server.words import how_long
 from vgmedgen.codes import meaning
-from vgmedgen.config import FederationConfig
+from vgmedgen.config.run import FederationConfig
 from vgmedgen.errors import ApprovalError
 from vgmedgen.files import write_text
 

@@ -24,7 +24,7 @@ def simulate(
 
     Started again with the same words after a kill, it goes on where it stopped.
     """
-    from vgmedgen.configfile import load_run
+    from vgmedgen.config.load import load_run
 
     config = load_run(overrides or [])  # a refusal waits for no heavy import
     from simulations.run import simulate as run

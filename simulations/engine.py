@@ -31,7 +31,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.telemetry import EventType
 
 from server.launch import Launch
-from vgmedgen.config import RunSection
+from vgmedgen.config.run import RunSection
 from vgmedgen.errors import VGMedGenError
 from vgmedgen.process.environment import OFFLINE
 from vgmedgen.process.threads import of_each, usable

@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from vgmedgen.config import StudyConfig
+from vgmedgen.config.plan import Plan
+from vgmedgen.config.run import StudyConfig
 from vgmedgen.evaluation.alignment import agreement, mapper_agreement
 from vgmedgen.evaluation.denoising import CaptionGap, caption_gap, heldout_losses
-from vgmedgen.plan import Plan
-from vgmedgen.prior.model import VisualPrior
-from vgmedgen.site import Site
+from vgmedgen.models.prior.model import VisualPrior
+from vgmedgen.site.folder import Site
 from vgmedgen.training.align import Latents, map_text, see
 from vgmedgen.training.rounds import Arrays
 

@@ -19,15 +19,15 @@ from server.registry import Registry
 from simulations import engine, summary
 from simulations.sites import check_sources, make_sites
 from simulations.summary import Drawing, Shown
-from vgmedgen import configfile
 from vgmedgen.base import Bundle
-from vgmedgen.config import RunConfig
+from vgmedgen.config import load
+from vgmedgen.config.run import RunConfig
 from vgmedgen.errors import ConfigError
 from vgmedgen.evaluation import report
 from vgmedgen.files import visible
 from vgmedgen.gate.release import ReleaseGate
 from vgmedgen.release.store import Store
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.synthesis.asked import Ask
 from vgmedgen.synthesis.job import Options, synthesize
 from vgmedgen.training.loop import seed_of
@@ -119,9 +119,9 @@ def claim(config: RunConfig) -> Path:
             if folder.is_dir() and any(visible(folder)):
                 raise ConfigError(f"{folder} is not empty and no run; choose another")
             folder.mkdir(parents=True, exist_ok=True)
-            configfile.save(config, told)
+            load.save(config, told)
             return folder.resolve()
-        same = configfile.load_file(told).digest == config.digest
+        same = load.load_file(told).digest == config.digest
         if same and (named or not (folder / "report.json").is_file()):
             return folder.resolve()
         if named:

@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vgmedgen.base import Bundle
-from vgmedgen.config import DataConfig, RunConfig, Source
+from vgmedgen.config.run import DataConfig, RunConfig, Source
+from vgmedgen.config.yamlfile import write_yaml
 from vgmedgen.data import adapters, split
 from vgmedgen.data.layouts import LAYOUTS, write_phantoms
 from vgmedgen.data.phantom import tint_of
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_text
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.training.loop import seed_of
-from vgmedgen.yamlfile import write_yaml
 
 POOLED = "pooled"
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from simulations.measure import align_agreement
-from vgmedgen.config import FederationConfig
+from vgmedgen.config.plan import Plan
+from vgmedgen.config.run import FederationConfig
 from vgmedgen.exchange.merge import Update, average
-from vgmedgen.plan import Plan
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.training.order import Order
 
 Weights = dict[str, dict[str, np.ndarray]]

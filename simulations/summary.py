@@ -18,14 +18,14 @@ from simulations.measure import Weights, align_agreement, loss_of, score
 from simulations.sites import make_pooled
 from vgmedgen import __version__
 from vgmedgen.base import Bundle
-from vgmedgen.config import RunConfig
+from vgmedgen.config.plan import UNITS
+from vgmedgen.config.run import RunConfig
 from vgmedgen.data import images
 from vgmedgen.evaluation.denoising import CaptionGap
-from vgmedgen.plan import UNITS
 from vgmedgen.privacy.accountant import spent
 from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.release.verify import digest, verify
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.synthesis.asked import Ask
 
 TWIN = "without-dp"  # folder of a DP run's twin

@@ -2,8 +2,8 @@
 
 import torch
 
-from vgmedgen.config import ModelConfig
-from vgmedgen.dit.model import Generator
+from vgmedgen.config.run import ModelConfig
+from vgmedgen.models.generator import Generator
 
 MICRO = ModelConfig(
     image_px=32,

@@ -76,7 +76,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def micro(cache: Path):
     """The configuration of a micro run."""
-    from vgmedgen.configfile import load_run
+    from vgmedgen.config.load import load_run
 
     return load_run(MICRO)
 
@@ -129,7 +129,7 @@ PRIVATE = (
 @pytest.fixture(scope="session")
 def private_micro(cache: Path):
     """The configuration of a micro run with differential privacy."""
-    from vgmedgen.configfile import load_run
+    from vgmedgen.config.load import load_run
 
     return load_run((*MICRO, *PRIVATE))
 
@@ -147,7 +147,7 @@ def hospital(hospitals, tmp_path: Path):
     """A site whose folder the test may write."""
     import shutil
 
-    from vgmedgen.site import Site
+    from vgmedgen.site.folder import Site
 
     folder = tmp_path / hospitals[0].name
     shutil.copytree(hospitals[0], folder)

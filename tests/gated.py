@@ -8,12 +8,12 @@ import torch
 from omegaconf import OmegaConf
 
 from vgmedgen.base import Bundle
+from vgmedgen.config.plan import Plan
 from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of
-from vgmedgen.plan import Plan
 from vgmedgen.release.install import install
 from vgmedgen.release.write import write
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.synthesis.asked import Origin
 from vgmedgen.training.rounds import Workbench
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.builders import MICRO, awake
-from vgmedgen.dit import lora
-from vgmedgen.dit.model import Generator
+from vgmedgen.models import lora
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.text.mapper import TextMapper, align_loss
 from vgmedgen.privacy.persample import PerUnit
-from vgmedgen.text.mapper import TextMapper, align_loss
 
 Weights = Mapping[str, nn.Parameter]
 Loss = Callable[[Tensor], Tensor]

@@ -8,8 +8,8 @@ from diffusers import AutoencoderKL, DDPMScheduler, PixArtTransformer2DModel
 from safetensors.torch import load_file
 from transformers import BertConfig, BertForMaskedLM
 
-from vgmedgen.config import RunConfig
-from vgmedgen.text.vocabulary import build_tokenizer
+from vgmedgen.config.run import RunConfig
+from vgmedgen.models.text.vocabulary import build_tokenizer
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 WORDS = ["a", "mass", "lesion", "polyp", "in", "the", "upper", "left"]

@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 from client.approvals import Approvals
 from client.cli import app
 from client.request import Request
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import ApprovalError, VGMedGenError
 from vgmedgen.exchange.wire import Kind
-from vgmedgen.plan import Plan
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 

@@ -4,12 +4,12 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler
 
 from tests.builders import MICRO, awake
-from vgmedgen.dit.model import Generator
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.prior.model import VisualPrior
+from vgmedgen.models.text.encoder import build_tiny
+from vgmedgen.models.text.mapper import TextMapper
+from vgmedgen.models.text.vocabulary import build_tokenizer
 from vgmedgen.synthesis.pipeline import VGMedGenPipeline
-from vgmedgen.text.encoder import build_tiny
-from vgmedgen.text.mapper import TextMapper
-from vgmedgen.text.vocabulary import build_tokenizer
 
 PROMPTS = [
     "a dermoscopic image of a large brown lesion",

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from vgmedgen.base import Bundle
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import VGMedGenError
-from vgmedgen.plan import Plan
 from vgmedgen.release import install as installing
 from vgmedgen.release import pipeline, store
 from vgmedgen.release import write as writing

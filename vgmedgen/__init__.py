@@ -23,9 +23,9 @@ _PIPELINE = "VGMedGenPipeline"
 # Where diffusers finds the classes that a pipeline folder's model_index.json names; by
 # name, so that importing the package imports none of them.
 _CLASSES = {
-    "HFFM": "vgmedgen.dit.hffm",
-    "TextMapper": "vgmedgen.text.mapper",
-    "VisualPrior": "vgmedgen.prior.model",
+    "HFFM": "vgmedgen.models.hffm",
+    "TextMapper": "vgmedgen.models.text.mapper",
+    "VisualPrior": "vgmedgen.models.prior.model",
     _PIPELINE: "vgmedgen.synthesis.pipeline",
     # diffusers looks here for the base class as well, to know how to load the others
     "ModelMixin": "diffusers",

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vgmedgen.config.ranges import digest_of
 from vgmedgen.errors import BaseError
 from vgmedgen.files import tree_digests, write_text
-from vgmedgen.ranges import digest_of
 
 MANIFEST = "manifest.json"
 PARTS = (

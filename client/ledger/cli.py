@@ -8,7 +8,7 @@ import typer
 from client.options import HERE, Where, folder_of
 
 if TYPE_CHECKING:
-    from vgmedgen.plan import Plan
+    from vgmedgen.config.plan import Plan
 
 app = typer.Typer(
     no_args_is_help=True, help="What this site has spent of its units' privacy."
@@ -41,7 +41,7 @@ def show(
 
     from vgmedgen.privacy.ledger import Ledger
     from vgmedgen.privacy.statement import statement, told
-    from vgmedgen.siteconfig import load_config
+    from vgmedgen.site.config import load_config
 
     folder = folder or folder_of(site)
     config = load_config(folder / "site.yaml")
@@ -60,7 +60,7 @@ def verify(folder: Given = None, site: Where = HERE) -> None:
     from client import history
     from vgmedgen.privacy import facts
     from vgmedgen.privacy.ledger import Ledger
-    from vgmedgen.siteconfig import load_config
+    from vgmedgen.site.config import load_config
 
     folder = folder or folder_of(site)
     name = load_config(folder / "site.yaml").name
@@ -76,7 +76,7 @@ def verify(folder: Given = None, site: Where = HERE) -> None:
 def rows(folder: Given = None, site: Where = HERE) -> None:
     """Print all facts as JSON lines, for an accountant of your own choice."""
     from vgmedgen.privacy.ledger import Ledger
-    from vgmedgen.siteconfig import load_config
+    from vgmedgen.site.config import load_config
 
     folder = folder or folder_of(site)
     name = load_config(folder / "site.yaml").name
@@ -90,7 +90,7 @@ def cohort(folder: Given = None, site: Where = HERE) -> None:
     Units of an earlier cohort keep what they spent: the same unit is one of the same
     name, or one that has any image in common, also through several cohorts.
     """
-    from vgmedgen.site import Site
+    from vgmedgen.site.folder import Site
 
     opening = Site(folder or folder_of(site))
     book = opening.ledger()
@@ -116,7 +116,7 @@ def export(
 ) -> None:
     """Move the ledger out; nothing is booked here from then on."""
     from vgmedgen.privacy.ledger import Ledger
-    from vgmedgen.siteconfig import load_config
+    from vgmedgen.site.config import load_config
 
     name = load_config(folder / "site.yaml").name
     Ledger.read(folder, name).export(out)
@@ -132,7 +132,7 @@ def adopt(
 ) -> None:
     """Install an exported ledger in the site's new folder; it works once."""
     from vgmedgen.privacy.ledger import Ledger
-    from vgmedgen.siteconfig import load_config
+    from vgmedgen.site.config import load_config
 
     name = load_config(folder / "site.yaml").name
     rows = Ledger.adopt(file, folder, name).rows()
@@ -140,7 +140,7 @@ def adopt(
 
 
 def _plan(words: list[str]) -> "Plan":
-    from vgmedgen.configfile import load_file, load_run
+    from vgmedgen.config.load import load_file, load_run
     from vgmedgen.errors import ConfigError
 
     if len(words) == 1 and "=" not in words[0]:

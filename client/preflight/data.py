@@ -18,7 +18,7 @@ from client.preflight.place import Place
 from vgmedgen.cli.shared import progress_of
 from vgmedgen.data.records import Dataset, Record
 from vgmedgen.errors import DataError, PolicyError, VGMedGenError
-from vgmedgen.siteconfig import SiteSource
+from vgmedgen.site.config import SiteSource
 
 INSPECTED = "inspected.json"  # in the site's folder: what was found of its images
 _NAMED = 5  # images that a caution names
@@ -127,7 +127,7 @@ def release_gate(place: Place) -> str | Caution:
 
 def _alone(place: Place, source: SiteSource) -> Dataset:
     """What one source of the site holds."""
-    from vgmedgen.site import Site  # noqa: PLC0415 - brings torch
+    from vgmedgen.site.folder import Site  # noqa: PLC0415 - brings torch
 
     site = Site(place.folder)
     site.config = replace(site.config, sources=[source])

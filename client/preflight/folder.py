@@ -14,7 +14,7 @@ from client.preflight.finding import Caution
 from client.preflight.place import Place
 from vgmedgen.errors import PolicyError, StateError, TrustError, UnreachableError
 from vgmedgen.process.lock import is_held
-from vgmedgen.siteconfig import FILE, load_config
+from vgmedgen.site.config import FILE, load_config
 from vgmedgen.trust import own
 from vgmedgen.trust.journal import Journal
 

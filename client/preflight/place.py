@@ -6,14 +6,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vgmedgen.configfile import fill
-from vgmedgen.siteconfig import FILE, Coordinator, Policy
-from vgmedgen.yamlfile import read_yaml
+from vgmedgen.config.load import fill
+from vgmedgen.config.yamlfile import read_yaml
+from vgmedgen.site.config import FILE, Coordinator, Policy
 
 if TYPE_CHECKING:  # brings torch, which `start` does not wait for
     from vgmedgen.data.inspection import Inspection
     from vgmedgen.data.records import Dataset
-    from vgmedgen.site import Site
+    from vgmedgen.site.folder import Site
 
 
 @dataclass
@@ -69,6 +69,6 @@ class Place:
         Raises:
             ConfigError: if site.yaml is not valid.
         """
-        from vgmedgen.site import Site  # noqa: PLC0415 - brings torch
+        from vgmedgen.site.folder import Site  # noqa: PLC0415 - brings torch
 
         return Site(self.folder)

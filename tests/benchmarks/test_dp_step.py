@@ -22,9 +22,9 @@ from opacus.grad_sample.grad_sample_module import GradSampleHooks
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from vgmedgen.config import ModelConfig
-from vgmedgen.dit import lora
-from vgmedgen.dit.model import Generator
+from vgmedgen.config.run import ModelConfig
+from vgmedgen.models import lora
+from vgmedgen.models.generator import Generator
 from vgmedgen.privacy import engine
 from vgmedgen.privacy.accountant import Mechanism
 from vgmedgen.privacy.engine import Private, PrivateOptimizer

@@ -6,12 +6,12 @@ from statistics import median
 import pytest
 import torch
 
-from vgmedgen.config import ModelConfig
-from vgmedgen.dit import lora
-from vgmedgen.dit.codec import Codec
-from vgmedgen.dit.model import Generator
+from vgmedgen.config.run import ModelConfig
 from vgmedgen.exchange.schema import ExchangeSchema
-from vgmedgen.text.mapper import TextMapper
+from vgmedgen.models import lora
+from vgmedgen.models.codec import Codec
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.text.mapper import TextMapper
 from vgmedgen.training.autoencoder import build_vae
 
 pytestmark = pytest.mark.slow

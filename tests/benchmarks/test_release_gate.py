@@ -28,12 +28,12 @@ from omegaconf import OmegaConf
 from tests.altered import ALTERED, altered
 from tests.planted import KINDS, copied
 from vgmedgen.base import Bundle
-from vgmedgen.configfile import load_run
+from vgmedgen.config.load import load_run
 from vgmedgen.data import adapters, images
 from vgmedgen.data.images import as_uint8
 from vgmedgen.gate.measured import Measured, publish
 from vgmedgen.gate.release import VERSION, ReleaseGate, Verdict
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.training.public import base_for
 
 pytestmark = pytest.mark.slow

@@ -166,7 +166,7 @@ def test_the_coordinators_process_writes_in_its_state_alone():
 
 
 def test_the_nodes_process_cannot_change_its_policy_or_its_keys():
-    from vgmedgen.siteconfig import FILE, Coordinator
+    from vgmedgen.site.config import FILE, Coordinator
 
     service = service_of("client")
     (site,) = service["ReadWritePaths"]

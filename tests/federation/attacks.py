@@ -18,8 +18,8 @@ from tests.federation.toys import (
     rewritten,
     toys,
 )
-from vgmedgen.ranges import digest_of
-from vgmedgen.siteconfig import Policy
+from vgmedgen.config.ranges import digest_of
+from vgmedgen.site.config import Policy
 from vgmedgen.trust.journal import Journal
 from vgmedgen.trust.signing import SigningKey
 

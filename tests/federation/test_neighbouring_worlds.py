@@ -22,7 +22,7 @@ from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of
 from vgmedgen.exchange.wire import Kind
 from vgmedgen.privacy import randomness
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 
 COUNT = 20  # images of a cohort
 LONG = (

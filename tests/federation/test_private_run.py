@@ -16,7 +16,7 @@ from vgmedgen.errors import ExchangeError, StateError
 from vgmedgen.exchange.schema import PRIVATE_NUMBERS
 from vgmedgen.privacy.accountant import Mechanism, spent
 from vgmedgen.privacy.plan import PrivacyPlan
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 
 pytestmark = pytest.mark.simulation
 

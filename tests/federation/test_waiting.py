@@ -9,7 +9,7 @@ import pytest
 from client.approvals import Approvals
 from server.registry import Registry
 from tests.federation.toys import ToySite, client_of, config, play, prepare, toys
-from vgmedgen.siteconfig import Policy
+from vgmedgen.site.config import Policy
 
 pytestmark = pytest.mark.simulation
 

@@ -16,7 +16,7 @@ from simulations.cli import app
 from simulations.run import claim, simulate
 from tests.conftest import MICRO
 from vgmedgen.base import Bundle
-from vgmedgen.configfile import load_run
+from vgmedgen.config.load import load_run
 from vgmedgen.errors import ConfigError
 from vgmedgen.release.verify import digest, verify
 

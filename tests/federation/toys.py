@@ -19,15 +19,15 @@ from server.launch import Launch
 from server.orders import Orders
 from simulations import engine
 from vgmedgen.base import Bundle
-from vgmedgen.config import FederationConfig, RunConfig
+from vgmedgen.config.ranges import digest_of
+from vgmedgen.config.run import FederationConfig, RunConfig
 from vgmedgen.exchange.merge import Update, average
 from vgmedgen.exchange.payload import on_wire
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.exchange.wire import Kind, to_sign
 from vgmedgen.privacy.mark import NOTHING
-from vgmedgen.ranges import digest_of
 from vgmedgen.release.signature import sign
-from vgmedgen.siteconfig import Policy, SitePrivacy
+from vgmedgen.site.config import Policy, SitePrivacy
 from vgmedgen.training.order import Order, Outcome
 from vgmedgen.trust import warrant
 

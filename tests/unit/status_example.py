@@ -13,7 +13,7 @@ from server.registry import Registry, RoundRecord
 from server.standing import RunStatus
 from server.status import NodeStatus, Status
 from vgmedgen.base import open_bundle, seal
-from vgmedgen.configfile import load_run
+from vgmedgen.config.load import load_run
 
 NOW = datetime(2026, 11, 21, 9, 12, 31, tzinfo=UTC)
 BASE = "1a2b3c4d5e6f" + "0" * 52

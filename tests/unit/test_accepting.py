@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from server import accepting, cli, launching, place, runs
 from server.cli import app
 from tests.unit import status_example as example
-from vgmedgen.configfile import load_run
+from vgmedgen.config.load import load_run
 from vgmedgen.errors import StateError, TooFewSitesError
 from vgmedgen.trust.journal import Journal
 

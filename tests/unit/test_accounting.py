@@ -7,8 +7,8 @@ import pytest
 from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 
+from vgmedgen.config.plan import GenerateConfig, Plan, PrivacyConfig
 from vgmedgen.errors import ConfigError
-from vgmedgen.plan import GenerateConfig, Plan, PrivacyConfig
 from vgmedgen.privacy.accountant import Mechanism, bound, merged, spent
 from vgmedgen.privacy.ledger import Entry, Ledger
 from vgmedgen.privacy.plan import PrivacyPlan, calibrate

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from vgmedgen.base import Bundle
+from vgmedgen.config.plan import AlignConfig, GenerateConfig, Plan, PrivacyConfig
 from vgmedgen.errors import VGMedGenError
-from vgmedgen.plan import AlignConfig, GenerateConfig, Plan, PrivacyConfig
 from vgmedgen.privacy.accountant import merged
 from vgmedgen.privacy.ledger import Ledger
 from vgmedgen.privacy.plan import PrivacyPlan
-from vgmedgen.siteconfig import SitePrivacy
+from vgmedgen.site.config import SitePrivacy
 from vgmedgen.training import accountable
 from vgmedgen.training.order import Order
 

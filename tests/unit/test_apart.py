@@ -6,12 +6,12 @@ import shutil
 import pytest
 import torch
 
-from vgmedgen.dit.codec import Codec
 from vgmedgen.errors import TrainingError
-from vgmedgen.prior.model import VisualPrior
-from vgmedgen.site import Site
-from vgmedgen.text.encoder import TextEncoder
-from vgmedgen.text.mapper import TextMapper
+from vgmedgen.models.codec import Codec
+from vgmedgen.models.prior.model import VisualPrior
+from vgmedgen.models.text.encoder import TextEncoder
+from vgmedgen.models.text.mapper import TextMapper
+from vgmedgen.site.folder import Site
 from vgmedgen.training import apart
 from vgmedgen.training.align import Latents, look, map_text
 

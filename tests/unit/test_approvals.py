@@ -8,9 +8,9 @@ import pytest
 from client import approvals as module
 from client.approvals import APPROVED, DENIED, WAITING, Approvals
 from client.request import Request
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import ApprovalError, PolicyError, StateError
 from vgmedgen.exchange.wire import Kind
-from vgmedgen.plan import Plan
 
 NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 

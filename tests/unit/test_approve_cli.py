@@ -10,7 +10,7 @@ from vgmedgen.privacy.accountant import Mechanism, spent
 from vgmedgen.privacy.budget import rounded
 from vgmedgen.privacy.ledger import Entry
 from vgmedgen.privacy.plan import PrivacyPlan
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.trust.journal import Journal
 
 DELTA = 1e-5

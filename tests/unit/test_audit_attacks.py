@@ -20,11 +20,11 @@ from vgmedgen.audit.recorded import Most
 from vgmedgen.audit.run import Effort, audit
 from vgmedgen.audit.statistics import OneRun
 from vgmedgen.audit.verdict import Claim, Evidence, judge
+from vgmedgen.config.plan import PrivacyConfig
 from vgmedgen.data.images import as_uint8
-from vgmedgen.dit.codec import Codec
 from vgmedgen.errors import ConfigError, ReleaseError
-from vgmedgen.plan import PrivacyConfig
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.models.codec import Codec
+from vgmedgen.models.prior.model import VisualPrior
 from vgmedgen.training.align import map_text
 from vgmedgen.training.rounds import Workbench
 from vgmedgen.training.samples import Samples, join
@@ -43,7 +43,7 @@ CLAIM = Claim(epsilon=3.0, delta=1e-5, unit="image", accountant="PRV", scope="al
 
 @pytest.fixture(scope="module")
 def site(hospitals):
-    from vgmedgen.site import Site
+    from vgmedgen.site.folder import Site
 
     return Site(hospitals[0])
 

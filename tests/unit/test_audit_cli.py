@@ -10,7 +10,7 @@ from vgmedgen.audit import run as auditor
 from vgmedgen.audit.verdict import RED, Verdict
 from vgmedgen.cli import app
 from vgmedgen.errors import StateError
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.training.order import Order
 
 

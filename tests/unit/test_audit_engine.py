@@ -9,7 +9,7 @@ from vgmedgen.audit import canaries, conformance, verdict
 from vgmedgen.audit.fabricated import fabricate, swap_last
 from vgmedgen.audit.trainer import SiteTrainer, noise_of, one_round
 from vgmedgen.audit.verdict import Claim, Evidence, judge
-from vgmedgen.plan import Plan, PrivacyConfig
+from vgmedgen.config.plan import Plan, PrivacyConfig
 from vgmedgen.privacy import engine
 from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.training import rounds
@@ -39,7 +39,7 @@ def trainer(bundle, plan) -> SiteTrainer:
 
 @pytest.fixture(scope="module")
 def samples(hospitals) -> Samples:
-    from vgmedgen.site import Site
+    from vgmedgen.site.folder import Site
 
     return Site(hospitals[0]).training
 

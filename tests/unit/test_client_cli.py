@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from client.cli import app
 from client.runfiles import AUDIT
 from vgmedgen.cli.shared import run_cli
-from vgmedgen.configfile import load_run, save
+from vgmedgen.config.load import load_run, save
 from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of
 from vgmedgen.errors import ConfigError, PolicyError, StateError, VGMedGenError
@@ -18,7 +18,7 @@ from vgmedgen.privacy.accountant import Mechanism, spent
 from vgmedgen.privacy.budget import rounded
 from vgmedgen.privacy.ledger import Entry, Ledger
 from vgmedgen.privacy.plan import PrivacyPlan
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.trust.journal import Journal
 
 runner = CliRunner()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from vgmedgen.dit.objective import Schedule
-from vgmedgen.plan import GenerateConfig
+from vgmedgen.config.plan import GenerateConfig
+from vgmedgen.models.objective import Schedule
 from vgmedgen.training.align import Latents
 from vgmedgen.training.generate import COLOUR_STEPS, train_generator
 

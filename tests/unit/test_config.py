@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from vgmedgen.config import FederationConfig, RunConfig
-from vgmedgen.configfile import (
+from vgmedgen.config.load import (
     config_root,
     load_file,
     load_run,
     plan_from_json,
     save,
 )
+from vgmedgen.config.plan import Plan
+from vgmedgen.config.run import FederationConfig, RunConfig
+from vgmedgen.config.yamlfile import MOST_BYTES, read_yaml
 from vgmedgen.errors import ConfigError
-from vgmedgen.plan import Plan
-from vgmedgen.siteconfig import load_config
-from vgmedgen.yamlfile import MOST_BYTES, read_yaml
+from vgmedgen.site.config import load_config
 
 EXPERIMENTS = sorted(p.stem for p in (config_root() / "experiment").rglob("*.yaml"))
 

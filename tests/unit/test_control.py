@@ -5,9 +5,9 @@ import torch
 
 from tests.pipelines import PROMPTS, micro_pipeline
 from vgmedgen.errors import DataError
+from vgmedgen.models.text.encoder import TextEncoder
 from vgmedgen.synthesis.asked import Ask
 from vgmedgen.synthesis.control import Conditions, interpolate, strip
-from vgmedgen.text.encoder import TextEncoder
 
 FIRST, SECOND, THIRD = PROMPTS
 

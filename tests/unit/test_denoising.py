@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from vgmedgen.config import ModelConfig
-from vgmedgen.dit.model import Generator
-from vgmedgen.dit.objective import Schedule
+from vgmedgen.config.run import ModelConfig
 from vgmedgen.evaluation.denoising import caption_gap, derangement, heldout_losses
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.objective import Schedule
 from vgmedgen.training.align import Latents
 
 MODEL = ModelConfig(

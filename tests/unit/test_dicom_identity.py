@@ -226,7 +226,7 @@ def test_a_site_lets_names_in_only_where_its_policy_does(
 ) -> None:
     import yaml
 
-    from vgmedgen.site import Site
+    from vgmedgen.site.folder import Site
 
     folder = table(tmp_path / "dcm", ".dcm")
     path = hospital.folder / "site.yaml"

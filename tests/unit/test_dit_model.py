@@ -7,10 +7,10 @@ from diffusers import PixArtTransformer2DModel
 
 from tests.builders import MICRO as SMALLEST
 from tests.builders import awake
-from vgmedgen.config import ModelConfig
-from vgmedgen.dit import lora
-from vgmedgen.dit.hffm import HFFM
-from vgmedgen.dit.model import Generator
+from vgmedgen.config.run import ModelConfig
+from vgmedgen.models import lora
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.hffm import HFFM
 
 MICRO = replace(SMALLEST, dit_layers=2)
 

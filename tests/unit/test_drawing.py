@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 from tests.pipelines import PROMPTS, micro_pipeline
-from vgmedgen.dit.model import Generator
 from vgmedgen.errors import DataError, ReleaseError
+from vgmedgen.models.generator import Generator
 from vgmedgen.process import parallel
 from vgmedgen.synthesis import drawing
 from vgmedgen.synthesis.asked import Ask

@@ -31,11 +31,11 @@ from tests.federation.toys import (
     toys,
     weights,
 )
+from vgmedgen.config.plan import PrivacyConfig
 from vgmedgen.errors import ExchangeError
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.exchange.wire import Kind
-from vgmedgen.plan import PrivacyConfig
-from vgmedgen.siteconfig import Policy
+from vgmedgen.site.config import Policy
 
 CONTEXT = SimpleNamespace(node_config={"partition-id": 0})
 

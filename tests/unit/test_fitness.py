@@ -18,8 +18,8 @@ from vgmedgen.release.signature import FILE, sign
 from vgmedgen.release.store import Store
 from vgmedgen.release.verify import digest
 from vgmedgen.release.write import write
-from vgmedgen.site import Site
-from vgmedgen.siteconfig import FILE as SITE_FILE
+from vgmedgen.site.config import FILE as SITE_FILE
+from vgmedgen.site.folder import Site
 from vgmedgen.training.rounds import Workbench
 from vgmedgen.trust.journal import Journal
 

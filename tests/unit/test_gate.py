@@ -15,6 +15,7 @@ from client import gate
 from client.runfiles import AUDIT
 from tests.answered import ask, code, log_of
 from tests.federation.toys import ToySite, asking, config, prepare, raw, toys
+from vgmedgen.config.plan import PrivacyConfig
 from vgmedgen.errors import (
     BudgetError,
     DataError,
@@ -23,8 +24,7 @@ from vgmedgen.errors import (
     TrainingError,
 )
 from vgmedgen.exchange.wire import Kind, fingerprint
-from vgmedgen.plan import PrivacyConfig
-from vgmedgen.siteconfig import Policy
+from vgmedgen.site.config import Policy
 from vgmedgen.trust.journal import Journal
 
 

@@ -10,7 +10,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from tests.answered import ask, code, log_of
 from tests.federation.toys import ToySite, asking, prepare, raw, toys
 from vgmedgen.exchange.wire import Kind
-from vgmedgen.siteconfig import Policy
+from vgmedgen.site.config import Policy
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from tests.gated import install_base
 from tests.pipelines import micro_pipeline
 from vgmedgen.data.layouts import LAYOUTS, write_phantoms
 from vgmedgen.data.phantom import tint_of
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.synthesis.asked import Ask
 from vgmedgen.synthesis.drawing import Drawer
 from vgmedgen.synthesis.greys import Greys, in_grey

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from simulations.sites import make_pooled, make_sites
-from vgmedgen.config import Source
+from vgmedgen.config.run import Source
 from vgmedgen.data import adapters
 from vgmedgen.data.adapters import given
 from vgmedgen.data.joining import joined
@@ -16,7 +16,7 @@ from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of
 from vgmedgen.data.tables import write_rows
 from vgmedgen.errors import DataError
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 
 
 @pytest.fixture(scope="module")

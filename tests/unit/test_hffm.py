@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vgmedgen.dit.hffm import HFFM, null_condition
+from vgmedgen.models.hffm import HFFM, null_condition
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def test_records_that_agree_let_the_next_round_in(trained, launch):
 
 
 def test_what_was_refused_or_only_shown_was_not_answered(launch):
-    from vgmedgen.siteconfig import Policy
+    from vgmedgen.site.config import Policy
 
     site = ToySite("alpha", policy=Policy(dry_run=True))
     assert ask(site, asking(launch, Kind.TRAIN)).has_error()

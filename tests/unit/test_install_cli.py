@@ -281,7 +281,7 @@ def test_a_release_of_a_coordinator_no_longer_trusted_is_not_taken_up_again(
 def test_what_was_signed_by_a_key_that_was_dropped_draws_nothing(
     held, published, tmp_path, left
 ):
-    from vgmedgen.site import Site
+    from vgmedgen.site.folder import Site
     from vgmedgen.studio.work import Studio
     from vgmedgen.synthesis.asked import Ask
     from vgmedgen.synthesis.job import Options, model_of, synthesize

@@ -5,9 +5,9 @@ from peft import PeftModel
 from torch import nn
 
 from tests.builders import MICRO, awake
-from vgmedgen.dit import lora
-from vgmedgen.dit.model import Generator
 from vgmedgen.errors import ConfigError
+from vgmedgen.models import lora
+from vgmedgen.models.generator import Generator
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 WIDE = (*ATTENTION, "ff.net.0.proj", "ff.net.2", "proj", "linear", "linear_1")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flwr.serverapp.strategy.fedtrimmedavg import trim_mean
 
-from vgmedgen.config import MERGES
+from vgmedgen.config.run import MERGES
 from vgmedgen.errors import ExchangeError
 from vgmedgen.exchange import merge
 from vgmedgen.exchange.merge import Update

@@ -13,7 +13,7 @@ from client.preflight.place import Place
 from vgmedgen.data import adapters
 from vgmedgen.data.tables import write_rows
 from vgmedgen.errors import DataError
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.training import accountable
 
 

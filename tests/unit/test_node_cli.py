@@ -9,6 +9,7 @@ from client.approvals import Approvals
 from client.request import Request
 from client.turns import Turns
 from tests.officer import NOW, asked_of, said
+from vgmedgen.config.plan import Plan, PrivacyConfig
 from vgmedgen.errors import (
     ApprovalError,
     ConfigError,
@@ -17,8 +18,7 @@ from vgmedgen.errors import (
     TrustError,
 )
 from vgmedgen.exchange.wire import Kind
-from vgmedgen.plan import Plan, PrivacyConfig
-from vgmedgen.siteconfig import Policy
+from vgmedgen.site.config import Policy
 
 SITE = """
 name: site-a

@@ -5,12 +5,13 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler
 
 from tests.builders import MICRO, awake
-from vgmedgen.config import PREDICTS
-from vgmedgen.dit import lora
-from vgmedgen.dit.codec import Codec
-from vgmedgen.dit.hffm import null_condition
-from vgmedgen.dit.model import Generator
-from vgmedgen.dit.objective import (
+from vgmedgen.config.run import PREDICTS
+from vgmedgen.errors import BaseError
+from vgmedgen.models import lora
+from vgmedgen.models.codec import Codec
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.hffm import null_condition
+from vgmedgen.models.objective import (
     Schedule,
     add_noise,
     colour_loss,
@@ -21,7 +22,6 @@ from vgmedgen.dit.objective import (
     wanted,
     x0_estimate,
 )
-from vgmedgen.errors import BaseError
 
 SCHEDULER = DDPMScheduler(beta_schedule="linear")
 SCHEDULE = Schedule.of(SCHEDULER)

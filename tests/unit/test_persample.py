@@ -17,11 +17,11 @@ from tests.gradients import (
     shaken,
     trained,
 )
-from vgmedgen.dit import lora
-from vgmedgen.dit.hffm import HFFM
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.models import lora
+from vgmedgen.models.hffm import HFFM
+from vgmedgen.models.prior.model import VisualPrior
+from vgmedgen.models.text.mapper import align_loss
 from vgmedgen.privacy.persample import PerUnit
-from vgmedgen.text.mapper import align_loss
 from vgmedgen.training.align import prior_loss
 
 

@@ -15,9 +15,9 @@ from tests.gradients import (
     shaken,
     trained,
 )
-from vgmedgen.dit import lora
-from vgmedgen.dit.model import Generator
 from vgmedgen.errors import ConfigError, TrainingError
+from vgmedgen.models import lora
+from vgmedgen.models.generator import Generator
 from vgmedgen.privacy.persample import PerUnit
 
 

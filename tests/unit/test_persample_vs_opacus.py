@@ -18,9 +18,9 @@ from tests.gradients import (
     shaken,
     trained,
 )
-from vgmedgen.dit import lora
-from vgmedgen.dit.hffm import HFFM
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.models import lora
+from vgmedgen.models.hffm import HFFM
+from vgmedgen.models.prior.model import VisualPrior
 from vgmedgen.training.align import prior_loss
 
 # Opacus: of layers whose input needs no gradient, which is as it should be

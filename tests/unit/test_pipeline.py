@@ -9,9 +9,9 @@ from diffusers import DPMSolverMultistepScheduler
 from diffusers.callbacks import PipelineCallback
 
 from tests.pipelines import PROMPTS, micro_pipeline
+from vgmedgen.models.text.encoder import TextEncoder
 from vgmedgen.synthesis.control import interpolate
 from vgmedgen.synthesis.pipeline import VGMedGenPipeline
-from vgmedgen.text.encoder import TextEncoder
 
 ASKED = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np"}
 LATENT = {**ASKED, "output_type": "latent"}

@@ -13,9 +13,9 @@ from diffusers import DDPMScheduler
 
 import vgmedgen
 from tests.pipelines import PROMPTS, micro_pipeline
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.models.prior.model import VisualPrior
+from vgmedgen.models.text.mapper import TextMapper
 from vgmedgen.synthesis.pipeline import Synthesis, VGMedGenPipeline
-from vgmedgen.text.mapper import TextMapper
 
 ASKED = {"num_inference_steps": 3, "guidance_scale": 2.0, "output_type": "np"}
 

@@ -2,12 +2,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler
 
-from vgmedgen.config import ModelConfig
-from vgmedgen.dit import lora
-from vgmedgen.dit.codec import Codec
-from vgmedgen.dit.model import Generator
-from vgmedgen.dit.objective import Schedule, denoising_loss, drop_condition
-from vgmedgen.dit.sampler import sample, solver
+from vgmedgen.config.run import ModelConfig
+from vgmedgen.models import lora
+from vgmedgen.models.codec import Codec
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.objective import Schedule, denoising_loss, drop_condition
+from vgmedgen.models.sampler import sample, solver
 
 PIXART_XL_2_512 = ModelConfig(
     preset="pixart-512",

@@ -6,7 +6,7 @@ import pytest
 
 from vgmedgen.data.captions import vocabulary
 from vgmedgen.errors import ConfigError
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.synthesis import choices
 from vgmedgen.synthesis.plan import Plan, Seen, read_plan, seen_at, wishes_of
 

@@ -8,10 +8,10 @@ import pytest
 
 from client.policy import History, check, verdicts, within_hours
 from client.request import Request
+from vgmedgen.config.plan import AlignConfig, GenerateConfig, Plan, PrivacyConfig
 from vgmedgen.errors import NotNowError, PolicyError
 from vgmedgen.exchange.wire import Kind
-from vgmedgen.plan import AlignConfig, GenerateConfig, Plan, PrivacyConfig
-from vgmedgen.siteconfig import Policy, SitePrivacy
+from vgmedgen.site.config import Policy, SitePrivacy
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 PRIVATE = PrivacyConfig(enabled=True, epsilon=4.0, delta=1e-5)

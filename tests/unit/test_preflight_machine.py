@@ -23,7 +23,7 @@ from tests.preflights import (
 )
 from vgmedgen.data import inspection
 from vgmedgen.errors import DataError
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import logging
 import multiprocessing
 
 from vgmedgen.base import open_bundle
-from vgmedgen.dit.objective import Schedule
+from vgmedgen.models.objective import Schedule
 from vgmedgen.process.progress import ProgressLog, duration
 from vgmedgen.training.public import base_for, build_from_phantoms
 

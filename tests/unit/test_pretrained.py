@@ -24,9 +24,9 @@ from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of
 from vgmedgen.errors import BaseError, ConfigError
 from vgmedgen.files import sha256
+from vgmedgen.models.text.encoder import TextEncoder
+from vgmedgen.models.text.vocabulary import build_tokenizer
 from vgmedgen.release.facts import plain
-from vgmedgen.text.encoder import TextEncoder
-from vgmedgen.text.vocabulary import build_tokenizer
 from vgmedgen.training import public as public_module
 from vgmedgen.training.pretrained import examine
 from vgmedgen.training.public import build_from, build_from_phantoms

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from vgmedgen.config import ModelConfig
-from vgmedgen.prior import losses
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.config.run import ModelConfig
+from vgmedgen.models.prior import losses
+from vgmedgen.models.prior.model import VisualPrior
 from vgmedgen.training.loop import fit, generator_of
 
 SMALL = ModelConfig(prior_channels=(8, 16, 24), anatomy=16, style=12, grid=4)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from vgmedgen.config import ModelConfig
-from vgmedgen.prior import losses
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.config.run import ModelConfig
+from vgmedgen.models.prior import losses
+from vgmedgen.models.prior.model import VisualPrior
 from vgmedgen.training.loop import generator_of
 
 

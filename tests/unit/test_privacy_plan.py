@@ -5,14 +5,14 @@ import re
 
 import pytest
 
-from vgmedgen.errors import ConfigError
-from vgmedgen.plan import (
+from vgmedgen.config.plan import (
     AlignConfig,
     GenerateConfig,
     Plan,
     PrivacyConfig,
     replace_one,
 )
+from vgmedgen.errors import ConfigError
 from vgmedgen.privacy.accountant import spent
 from vgmedgen.privacy.plan import PrivacyPlan, calibrate
 

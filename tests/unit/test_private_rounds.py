@@ -8,13 +8,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from vgmedgen.config.plan import Plan
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import BudgetError, DataError, PolicyError, StateError
 from vgmedgen.evaluation.denoising import heldout_losses
-from vgmedgen.plan import Plan
 from vgmedgen.privacy.accountant import spent
 from vgmedgen.privacy.plan import PrivacyPlan
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.training import accountable, rounds
 from vgmedgen.training.order import Order
 from vgmedgen.training.samples import prepare

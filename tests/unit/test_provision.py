@@ -16,12 +16,12 @@ from server import provision as module
 from server.kits import CoordinatorConfig, Kits
 from tests.provisioned import SITES, contents, days_until, made, seal_base
 from vgmedgen.base import seal
-from vgmedgen.configfile import load_run
+from vgmedgen.config.load import load_run
 from vgmedgen.errors import BaseError, ConfigError, PolicyError, StateError
 from vgmedgen.exchange.wire import Kind
 from vgmedgen.privacy.accountant import spent
 from vgmedgen.privacy.plan import PrivacyPlan
-from vgmedgen.siteconfig import Policy, SitePrivacy, load_config
+from vgmedgen.site.config import Policy, SitePrivacy, load_config
 from vgmedgen.trust import certificates, nodekeys
 from vgmedgen.trust.journal import Journal
 

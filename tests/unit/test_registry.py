@@ -11,7 +11,7 @@ from server import weights
 from server.launch import Launch
 from server.registry import Registry, RoundRecord
 from vgmedgen.base import Bundle
-from vgmedgen.config import RunConfig
+from vgmedgen.config.run import RunConfig
 from vgmedgen.errors import StateError
 from vgmedgen.exchange.schema import ExchangeSchema
 

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from vgmedgen.errors import BudgetError, ConfigError, PolicyError, TrainingError
 from vgmedgen.privacy.accountant import spent
 from vgmedgen.privacy.plan import PrivacyPlan
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.training import rounds
 from vgmedgen.training.order import Order
 

@@ -13,14 +13,14 @@ from peft import PeftModel
 from safetensors.numpy import load_file, save_file
 
 from tests.releases import FACTS, contents, make
-from vgmedgen.dit.hffm import HFFM
 from vgmedgen.errors import ReleaseError, TrustError
+from vgmedgen.models.hffm import HFFM
+from vgmedgen.models.text.mapper import TextMapper
 from vgmedgen.release.archive import pack, unpack
 from vgmedgen.release.facts import RANGES, range_of
 from vgmedgen.release.verify import digest, verify
 from vgmedgen.release.weights import weights_of
 from vgmedgen.release.write import write
-from vgmedgen.text.mapper import TextMapper
 from vgmedgen.training.rounds import Workbench
 
 PARTS = {

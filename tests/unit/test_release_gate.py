@@ -14,13 +14,13 @@ from tests.altered import altered
 from tests.conftest import MICRO
 from tests.gated import make_site
 from tests.planted import KINDS, copied
-from vgmedgen.configfile import load_run
+from vgmedgen.config.load import load_run
 from vgmedgen.data.images import as_uint8
 from vgmedgen.data.phantom import draw, tint_of
 from vgmedgen.errors import ConfigError, StateError
 from vgmedgen.gate.release import FOLDER, ReleaseGate, Verdict
 from vgmedgen.gate.verdict import REASONS
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.training.public import base_for
 
 PX = 64

@@ -76,7 +76,7 @@ def test_an_installed_pipeline_draws_as_the_models_of_the_run(
 ):
     import torch
 
-    from vgmedgen.dit.model import Generator
+    from vgmedgen.models.generator import Generator
     from vgmedgen.training.rounds import Workbench
 
     bench = Workbench.open(bundle, micro.plan, torch.device("cpu"))

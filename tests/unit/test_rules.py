@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.gradients import alone, apart, assert_close, loss_of, shaken, trained
-from vgmedgen.dit.hffm import TypeEmbedding
+from vgmedgen.models.hffm import TypeEmbedding
 from vgmedgen.privacy.persample import PerUnit
 
 LAYERS = {

@@ -3,12 +3,12 @@ import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 
 from tests.builders import MICRO, awake
-from vgmedgen.config import PREDICTS
-from vgmedgen.dit import sampler
-from vgmedgen.dit.hffm import null_condition
-from vgmedgen.dit.model import Generator
-from vgmedgen.dit.objective import Schedule, wanted
-from vgmedgen.dit.sampler import sample, solver
+from vgmedgen.config.run import PREDICTS
+from vgmedgen.models import sampler
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.hffm import null_condition
+from vgmedgen.models.objective import Schedule, wanted
+from vgmedgen.models.sampler import sample, solver
 
 SCHEDULER = DPMSolverMultistepScheduler(beta_schedule="linear")
 

@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 
 from tests.pipelines import PROMPTS, micro_pipeline
-from vgmedgen.dit.sampler import UNSUPPORTED, sample
+from vgmedgen.models.sampler import UNSUPPORTED, sample
 
 # diffusers lags behind numpy 2 and says so at every step
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

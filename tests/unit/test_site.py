@@ -15,8 +15,8 @@ from vgmedgen.errors import (
     PolicyError,
     TrainingError,
 )
-from vgmedgen.site import Site
-from vgmedgen.siteconfig import load_config
+from vgmedgen.site.config import load_config
+from vgmedgen.site.folder import Site
 from vgmedgen.training import rounds
 from vgmedgen.training.order import Order
 
@@ -219,7 +219,7 @@ def test_a_missing_site_file_or_base_is_named(tmp_path):
 
 
 def test_the_example_of_a_sites_file_is_one():
-    from vgmedgen.configfile import config_root
+    from vgmedgen.config.load import config_root
 
     config = load_config(config_root() / "site.example.yaml")
     assert config.privacy.epsilon == 8
@@ -249,7 +249,7 @@ def test_a_limit_that_is_none_is_refused(tmp_path, privacy):
 
 
 def test_a_site_yaml_that_lost_a_line_while_the_node_runs_lets_nothing_in(tmp_path):
-    from vgmedgen.configfile import config_root
+    from vgmedgen.config.load import config_root
 
     text = config_root().joinpath("site.example.yaml").read_text()
     path = tmp_path / "site.yaml"

@@ -13,7 +13,7 @@ from vgmedgen.release import installed
 from vgmedgen.release.install import install_from
 from vgmedgen.release.signature import sign
 from vgmedgen.release.store import Store
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.studio import work
 from vgmedgen.studio.work import Studio, Wish
 from vgmedgen.synthesis.job import model_of

@@ -17,7 +17,7 @@ from vgmedgen.errors import (
     ReleaseError,
     StateError,
 )
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.studio import cards, work
 from vgmedgen.studio.work import Series, Studio, Wish
 from vgmedgen.synthesis.job import model_of

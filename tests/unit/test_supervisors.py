@@ -13,7 +13,7 @@ from server import place, runs, startup, supervisor
 from server.process import Strangers, skew_line
 from vgmedgen.errors import ConfigError, StateError, UnreachableError
 from vgmedgen.process.lock import only_one
-from vgmedgen.siteconfig import load_config
+from vgmedgen.site.config import load_config
 
 
 def test_a_port_in_use_is_named():

@@ -21,7 +21,7 @@ from vgmedgen.data import adapters
 from vgmedgen.errors import ConfigError, PolicyError, ReleaseError, StateError
 from vgmedgen.gate.release import ReleaseGate
 from vgmedgen.release.store import Store
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.synthesis import job, state
 from vgmedgen.synthesis.asked import Ask
 from vgmedgen.synthesis.job import Options, model_of, synthesize

@@ -15,7 +15,7 @@ from tests.gated import install_base, make_site
 from tests.releases import contents
 from vgmedgen.data import images
 from vgmedgen.errors import ConfigError, VGMedGenError
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.synthesis import job, provenance
 from vgmedgen.synthesis.asked import Ask, Drawn
 from vgmedgen.synthesis.claims import Claims

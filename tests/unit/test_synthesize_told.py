@@ -11,7 +11,7 @@ import torch
 
 from tests.gated import install_base, make_site
 from tests.releases import contents
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.synthesis import choices, state
 from vgmedgen.synthesis.asked import Ask
 from vgmedgen.synthesis.job import Options, model_of, synthesize

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from server.kits import CoordinatorConfig
-from vgmedgen.config import DataConfig, RunConfig, RunSection, Source
-from vgmedgen.configfile import load, load_file, load_run, save
+from vgmedgen.config.load import load, load_file, load_run, save
+from vgmedgen.config.run import DataConfig, RunConfig, RunSection, Source
+from vgmedgen.config.yamlfile import Text, parse_yaml, read_yaml, write_yaml
 from vgmedgen.errors import ConfigError
-from vgmedgen.siteconfig import keys_of, load_config
-from vgmedgen.yamlfile import Text, parse_yaml, read_yaml, write_yaml
+from vgmedgen.site.config import keys_of, load_config
 
 # what YAML 1.1 makes numbers, truth values, times or nothing of
 GUESSED = (

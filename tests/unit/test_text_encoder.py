@@ -8,8 +8,8 @@ import torch
 from transformers import DistilBertConfig, DistilBertModel
 
 from vgmedgen.errors import BaseError, DataError
-from vgmedgen.text.encoder import TextEncoder, build_tiny
-from vgmedgen.text.vocabulary import build_tokenizer
+from vgmedgen.models.text.encoder import TextEncoder, build_tiny
+from vgmedgen.models.text.vocabulary import build_tokenizer
 
 CAPTION = (
     "a dermoscopic image of a melanoma on the back, a large irregular dark brown lesion "

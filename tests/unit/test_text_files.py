@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.federation.processes import BIN
-from vgmedgen.configfile import config_root
+from vgmedgen.config.load import config_root
 from vgmedgen.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +80,7 @@ def test_no_text_file_of_ours_hangs_on_the_locale():
 
 def test_a_run_with_an_umlaut_is_taken_up_again_under_another_locale(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from vgmedgen.configfile import *;"
+        "import sys; from pathlib import Path; from vgmedgen.config.load import *;"
         "config = load_run(['run.dir=F\\xfc\\xdfe/\\u03b1']); path = Path(sys.argv[1]);"
         "save(config, path); assert load_file(path).digest == config.digest;"
         "print(config.digest)"

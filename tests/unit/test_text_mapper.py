@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vgmedgen.config import ModelConfig
-from vgmedgen.text.mapper import TextMapper, align_loss
+from vgmedgen.config.run import ModelConfig
+from vgmedgen.models.text.mapper import TextMapper, align_loss
 from vgmedgen.training.loop import fit, generator_of
 
 SMALL = ModelConfig(anatomy=16, style=8, mapper_hidden=64)

@@ -9,9 +9,9 @@ import pytest
 from client.request import Request
 from client.runfiles import RunFiles
 from client.turns import Turns
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import ExchangeError, ReplayError, StateError
 from vgmedgen.exchange.wire import Kind
-from vgmedgen.plan import Plan
 
 TODAY = date(2026, 11, 21)
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vgmedgen.config.plan import Plan, PrivacyConfig
 from vgmedgen.data.tables import write_rows
 from vgmedgen.errors import DataError, PolicyError
-from vgmedgen.plan import Plan, PrivacyConfig
 from vgmedgen.privacy.facts import MIXED
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.training import accountable
 
 PRIVATE = Plan(privacy=PrivacyConfig(enabled=True, unit="patient", batch=1, rate=1.0))

@@ -8,13 +8,13 @@ import pytest
 from simulations.run import draw, simulate
 from simulations.sites import check_sources, make_pooled, make_sites
 from tests.gated import install_base, make_site
-from vgmedgen.config import Source, SynthesisConfig
-from vgmedgen.configfile import load_run
+from vgmedgen.config.load import load_run
+from vgmedgen.config.run import Source, SynthesisConfig
 from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of
 from vgmedgen.errors import ConfigError, DataError
-from vgmedgen.site import Site
-from vgmedgen.siteconfig import load_config
+from vgmedgen.site.config import load_config
+from vgmedgen.site.folder import Site
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from server.membership import Membership
 from server.waiting import FILE, Waiting
 from tests.unit import status_example as example
 from tests.unit.test_status import shown
-from vgmedgen.config import FederationConfig
+from vgmedgen.config.run import FederationConfig
 
 
 def made(sites, here=2):

@@ -29,16 +29,16 @@ from vgmedgen.audit import curves
 from vgmedgen.audit.fabricated import fabricate
 from vgmedgen.audit.statistics import OneRun, Scores, best_one_run, highest
 from vgmedgen.audit.trainer import Trace, Trainer, one_round
-from vgmedgen.dit import lora
-from vgmedgen.dit.objective import denoising_loss
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import TrainingError
 from vgmedgen.exchange.merge import trained_factor
-from vgmedgen.plan import Plan
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.models import lora
+from vgmedgen.models.objective import denoising_loss
+from vgmedgen.models.prior.model import VisualPrior
+from vgmedgen.models.text.mapper import align_loss
 from vgmedgen.privacy.accountant import Mechanism, spent
 from vgmedgen.privacy.plan import LORA, MAPPER, PrivacyPlan
 from vgmedgen.privacy.randomness import Secret
-from vgmedgen.text.mapper import align_loss
 from vgmedgen.training.align import map_text, see
 from vgmedgen.training.loop import generator_of
 from vgmedgen.training.rounds import Workbench

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from vgmedgen.audit.fabricated import fabricate, swap_last
 from vgmedgen.audit.trainer import Step, Trace, Trainer, exact, noise_of
-from vgmedgen.plan import Plan
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.config.plan import Plan
+from vgmedgen.models.prior.model import VisualPrior
+from vgmedgen.models.text.mapper import align_loss
 from vgmedgen.privacy.accountant import spent
 from vgmedgen.privacy.plan import LORA, MAPPER, PrivacyPlan
-from vgmedgen.text.mapper import align_loss
 from vgmedgen.training.align import see
 from vgmedgen.training.samples import Samples
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from vgmedgen.audit.verdict import Evidence, Verdict
-from vgmedgen.plan import Plan
+from vgmedgen.config.plan import Plan
 
 
 def facts(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> dict[str, Any]:

@@ -15,9 +15,9 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vgmedgen.audit.models import Model
-from vgmedgen.dit import lora
-from vgmedgen.dit.codec import Codec
-from vgmedgen.dit.objective import Schedule, loss_weights, prediction_error
+from vgmedgen.models import lora
+from vgmedgen.models.codec import Codec
+from vgmedgen.models.objective import Schedule, loss_weights, prediction_error
 from vgmedgen.privacy.randomness import Secret
 from vgmedgen.training.align import Latents, device_of
 from vgmedgen.training.loop import generator_of, rate_factor

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from vgmedgen.audit.fabricated import fabricate
 from vgmedgen.audit.trainer import one_round
 from vgmedgen.audit.whole import RUN, SITE, parts, same_seeds
+from vgmedgen.config.plan import Plan
 from vgmedgen.data.cache import Cache
-from vgmedgen.plan import Plan
 from vgmedgen.privacy.plan import LORA, MAPPER, PRIOR
 from vgmedgen.privacy.recording import LossFn, recorded_by
 from vgmedgen.training import rounds

@@ -17,10 +17,10 @@ from torch import Tensor
 from vgmedgen.audit import statistics
 from vgmedgen.audit.models import Model
 from vgmedgen.audit.statistics import Interval, Scores
-from vgmedgen.dit.objective import Schedule
 from vgmedgen.evaluation.denoising import heldout_losses
-from vgmedgen.prior.model import VisualPrior
-from vgmedgen.text.mapper import align_loss
+from vgmedgen.models.objective import Schedule
+from vgmedgen.models.prior.model import VisualPrior
+from vgmedgen.models.text.mapper import align_loss
 from vgmedgen.training.align import device_of, map_text, see
 from vgmedgen.training.samples import Samples
 

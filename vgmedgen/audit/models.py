@@ -8,14 +8,14 @@ import torch
 from safetensors.torch import load_file
 
 from vgmedgen.base import Bundle
-from vgmedgen.dit import lora
-from vgmedgen.dit.model import Generator
-from vgmedgen.dit.objective import Schedule
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import ReleaseError
 from vgmedgen.exchange.schema import UPLINK
-from vgmedgen.plan import Plan
+from vgmedgen.models import lora
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.objective import Schedule
+from vgmedgen.models.text.mapper import TextMapper
 from vgmedgen.release.install import CURRENT, current
-from vgmedgen.text.mapper import TextMapper
 from vgmedgen.training.rounds import OUTCOME, PLAN
 
 

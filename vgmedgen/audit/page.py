@@ -12,6 +12,7 @@ from vgmedgen.audit.recorded import FALSE_ALARM
 from vgmedgen.audit.statistics import Interval, OneRun
 from vgmedgen.audit.texts import GLOSSARY, UNSEEN, WORDS
 from vgmedgen.audit.verdict import Evidence, Verdict
+from vgmedgen.config.plan import Plan
 from vgmedgen.evaluation import markup
 from vgmedgen.evaluation.markup import (
     Html,
@@ -25,7 +26,6 @@ from vgmedgen.evaluation.markup import (
     table,
     tag,
 )
-from vgmedgen.plan import Plan
 
 
 def page(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> str:

@@ -16,10 +16,10 @@ from vgmedgen.audit.conformance import Finding
 from vgmedgen.audit.recording import Recording
 from vgmedgen.audit.trainer import one_round
 from vgmedgen.audit.whole import Whole, record, trainings
-from vgmedgen.dit.codec import Codec
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import TrainingError
-from vgmedgen.plan import Plan
-from vgmedgen.text.encoder import TextEncoder
+from vgmedgen.models.codec import Codec
+from vgmedgen.models.text.encoder import TextEncoder
 from vgmedgen.training.apart import check_models, check_tools
 from vgmedgen.training.rounds import Arrays, Workbench
 from vgmedgen.training.samples import Samples

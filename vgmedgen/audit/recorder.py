@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vgmedgen.audit.recording import KEPT, Call, Recording, Spot, Step, Terms
-from vgmedgen.plan import Plan
+from vgmedgen.config.plan import Plan
 from vgmedgen.privacy.recording import LossFn
 from vgmedgen.training.loop import WEIGHT_DECAY, rate_factor
 

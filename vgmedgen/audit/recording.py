@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vgmedgen.audit.trainer import noise_of
-from vgmedgen.plan import Plan
+from vgmedgen.config.plan import Plan
 from vgmedgen.privacy.plan import LORA, MAPPER, PRIOR
 
 KEPT = 1024  # values of each tensor's noise in each step that are kept for comparisons

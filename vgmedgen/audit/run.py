@@ -25,15 +25,15 @@ from vgmedgen.audit.facts import facts
 from vgmedgen.audit.page import page
 from vgmedgen.audit.trainer import SiteTrainer, Trainer, noise_of
 from vgmedgen.audit.verdict import CONFIDENCE, Claim, Evidence, Verdict, judge
-from vgmedgen.dit.codec import Codec
+from vgmedgen.config.plan import Plan
 from vgmedgen.files import write_text
 from vgmedgen.gate.features import Describer
-from vgmedgen.plan import Plan
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.models.codec import Codec
+from vgmedgen.models.prior.model import VisualPrior
 from vgmedgen.privacy.accountant import spent
 from vgmedgen.privacy.ledger import FILE, Ledger
 from vgmedgen.privacy.plan import LORA, MAPPER, PrivacyPlan
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.synthesis.job import TABLE
 from vgmedgen.training.align import map_text
 from vgmedgen.training.rounds import OUTCOME, Workbench

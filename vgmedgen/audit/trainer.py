@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from vgmedgen.dit import lora
-from vgmedgen.plan import Plan, PrivacyConfig
+from vgmedgen.config.plan import Plan, PrivacyConfig
+from vgmedgen.models import lora
 from vgmedgen.privacy.plan import LORA, MAPPER, PRIOR, PrivacyPlan
 from vgmedgen.training import rounds
 from vgmedgen.training.order import Order

@@ -20,9 +20,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from vgmedgen.audit.recorder import Recorder
 from vgmedgen.audit.recording import Recording
-from vgmedgen.dit import lora
-from vgmedgen.plan import Plan
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.config.plan import Plan
+from vgmedgen.models import lora
+from vgmedgen.models.prior.model import VisualPrior
 from vgmedgen.privacy.plan import LORA, MAPPER, PRIOR
 from vgmedgen.privacy.recording import recorded_by
 from vgmedgen.training import rounds

@@ -35,7 +35,7 @@ def audit(
     """
     from vgmedgen.audit import run as auditor
     from vgmedgen.audit.verdict import RED
-    from vgmedgen.site import Site
+    from vgmedgen.site.folder import Site
 
     site = Site(folder.resolve())
     place = out or folder / "audit"

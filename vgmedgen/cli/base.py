@@ -30,7 +30,7 @@ def base_build(
     ] = "",
 ) -> None:
     """Build a base bundle from phantoms or public images."""
-    from vgmedgen.configfile import load_run
+    from vgmedgen.config.load import load_run
     from vgmedgen.data import adapters
     from vgmedgen.errors import ConfigError
 

@@ -24,8 +24,8 @@ def gate(
     from vgmedgen.gate import page
     from vgmedgen.gate.folder import files_of, judged
     from vgmedgen.gate.release import ReleaseGate
-    from vgmedgen.site import Site
-    from vgmedgen.siteconfig import FILE
+    from vgmedgen.site.config import FILE
+    from vgmedgen.site.folder import Site
 
     paths = files_of(images)
     place = Site(site.parent if site.name == FILE else site)

@@ -20,7 +20,7 @@ def studio(
 
     The page is served to this computer alone and needs no network.
     """
-    from vgmedgen.site import Site
+    from vgmedgen.site.folder import Site
     from vgmedgen.studio import serve
     from vgmedgen.studio.work import Studio
     from vgmedgen.synthesis.job import model_of

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vgmedgen.cli.shared import progress_of
-from vgmedgen.config import DRAWING_STEPS, GUIDANCE
+from vgmedgen.config.run import DRAWING_STEPS, GUIDANCE
 
 if TYPE_CHECKING:
-    from vgmedgen.site import Site
+    from vgmedgen.site.folder import Site
     from vgmedgen.synthesis.job import Result
     from vgmedgen.synthesis.prompts import Wish
 
@@ -67,8 +67,8 @@ def synthesize(
     if strip and share is not None:
         raise ConfigError("--share and --strip say two things; give one of them")
 
-    from vgmedgen.site import Site
-    from vgmedgen.siteconfig import FILE
+    from vgmedgen.site.config import FILE
+    from vgmedgen.site.folder import Site
     from vgmedgen.synthesis import job
     from vgmedgen.synthesis.prompts import Control, asks_of
 

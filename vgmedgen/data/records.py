@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from vgmedgen.config.plan import UNITS
 from vgmedgen.errors import DataError
-from vgmedgen.plan import UNITS
 
 MODALITIES = ("dermoscopy", "ultrasound", "endoscopy", "")
 UNIT_KINDS = UNITS

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vgmedgen.dit.model import Generator
-from vgmedgen.dit.objective import Schedule, denoising_loss
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.objective import Schedule, denoising_loss
 from vgmedgen.training.align import Latents, device_of
 from vgmedgen.training.loop import generator_of, parts
 

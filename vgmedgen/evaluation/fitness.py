@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import ExchangeError, ReleaseError
 from vgmedgen.evaluation.denoising import heldout_losses
-from vgmedgen.plan import Plan
+from vgmedgen.models.text.mapper import TextMapper
 from vgmedgen.release.fitness import BASE, Fitness
 from vgmedgen.release.store import Store
 from vgmedgen.release.verify import plan_of
 from vgmedgen.release.weights import weights_of
-from vgmedgen.text.mapper import TextMapper
 from vgmedgen.training.align import map_text
 from vgmedgen.training.rounds import Workbench
 from vgmedgen.training.samples import Samples

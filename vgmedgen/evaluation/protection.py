@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vgmedgen.config.plan import replace_one
 from vgmedgen.evaluation.findings import Report, pairs
 from vgmedgen.evaluation.markup import (
     Html,
@@ -14,7 +15,6 @@ from vgmedgen.evaluation.markup import (
     table,
     tag,
 )
-from vgmedgen.plan import replace_one
 
 LEVELS = {"patient": "patient-level", "lesion": "lesion-level", "image": "image-level"}
 IMAGE_WARNING = (

@@ -39,7 +39,7 @@ def trained_factor(merge: str, turn: int) -> str | None:
     """Which LoRA factor trains in a round; None where both do.
 
     Args:
-        merge: one of `vgmedgen.config.MERGES`.
+        merge: one of `vgmedgen.config.run.MERGES`.
         turn: round within the generate stage, from 1. B comes first: it starts at zero,
             and until it moves A has no gradient.
     """
@@ -54,7 +54,7 @@ def combine(
     """The next global weights of the group that `stage` trains.
 
     Args:
-        merge: one of `vgmedgen.config.MERGES`.
+        merge: one of `vgmedgen.config.run.MERGES`.
         stage: align merges the mapper, whose tensors are no factors.
         turn: round within the stage, from 1.
         previous: the group's weights that the sites started from.

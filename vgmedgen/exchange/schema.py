@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
 
+from vgmedgen.config.ranges import digest_of
 from vgmedgen.errors import ExchangeError
-from vgmedgen.ranges import digest_of
 
 PROTOCOL = "5"  # version of the messages; both sides must have the same
 SITE_ERROR = 100  # Flower error code of a reply that carries one of our codes as reason

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from vgmedgen.base import Bundle
-from vgmedgen.dit.codec import Codec
+from vgmedgen.config.ranges import digest_of
 from vgmedgen.errors import ConfigError
 from vgmedgen.files import tree_digests
-from vgmedgen.prior.model import VisualPrior
-from vgmedgen.ranges import digest_of
+from vgmedgen.models.codec import Codec
+from vgmedgen.models.prior.model import VisualPrior
 from vgmedgen.training.align import device_of
 from vgmedgen.training.loop import parts
 

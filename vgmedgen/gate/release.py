@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vgmedgen.config.ranges import digest_of
 from vgmedgen.data.images import as_input, as_uint8
 from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_bytes
@@ -34,8 +35,7 @@ from vgmedgen.gate.compare import (
 from vgmedgen.gate.features import extractor
 from vgmedgen.gate.report import Report
 from vgmedgen.gate.verdict import REASONS, Neighbour, Verdict
-from vgmedgen.ranges import digest_of
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.training.samples import Samples
 
 __all__ = ["Neighbour", "ReleaseGate", "Report", "Verdict"]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from opacus.accountants import PRVAccountant, RDPAccountant
 from opacus.accountants.analysis.rdp import compute_rdp, get_privacy_spent
 
-from vgmedgen.ranges import positive, within
+from vgmedgen.config.ranges import positive, within
 
 MOST_GROUPS = 24  # distinct (noise, rate) above which PRV takes minutes: RDP then
 FINEST, COARSEST = 5e-4, 0.01  # bounds of PRV's error in epsilon

@@ -15,12 +15,12 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
+from vgmedgen.config.ranges import positive, within
 from vgmedgen.errors import TrainingError
 from vgmedgen.privacy.accountant import Mechanism
 from vgmedgen.privacy.persample import PerUnit
 from vgmedgen.privacy.randomness import Secret
 from vgmedgen.privacy.recording import LossFn, recorder
-from vgmedgen.ranges import positive, within
 
 TOLERANCE = 1e-4  # of the self-test, relative to the gradient's norm
 TESTED_UNITS = 3  # one or two could hide a wrong layout

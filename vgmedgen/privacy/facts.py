@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vgmedgen.config.ranges import one_of
 from vgmedgen.errors import BudgetError, ConfigError, PolicyError, StateError
 from vgmedgen.privacy.chain import Row, canonical
 from vgmedgen.privacy.cohort import Members, exposures
-from vgmedgen.ranges import one_of
 
 if TYPE_CHECKING:  # the accountant brings torch: imported where epsilon is computed
     from vgmedgen.privacy.accountant import Mechanism

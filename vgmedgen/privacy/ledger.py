@@ -29,14 +29,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vgmedgen.config.plan import UNITS
+from vgmedgen.config.ranges import one_of, positive, within
 from vgmedgen.errors import PolicyError, StateError
-from vgmedgen.plan import UNITS
 from vgmedgen.privacy import decision, facts, moving
 from vgmedgen.privacy.chain import Chain, Row
 from vgmedgen.privacy.cohort import Members
 from vgmedgen.privacy.decision import Asked
 from vgmedgen.privacy.facts import Booking, Cohort, Entry
-from vgmedgen.ranges import one_of, positive, within
 
 if TYPE_CHECKING:  # the accountant brings torch: imported where epsilon is computed
     from vgmedgen.privacy.accountant import Mechanism, Spent

@@ -1,7 +1,8 @@
 """What a run costs and how much noise keeps its claim, settled before anything trains.
 
 One `PrivacyPlan` covers every round and stage of a run. It is made from what travels
-(`vgmedgen.plan.Plan`) alone, so every site and whoever audits it finds the same numbers.
+(`vgmedgen.config.plan.Plan`) alone, so every site and whoever audits it finds the same
+numbers.
 """
 
 import math
@@ -10,8 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from vgmedgen.config.plan import MOST_DELTA, MOST_EPSILON, Plan, PrivacyConfig
+from vgmedgen.config.ranges import positive, within
 from vgmedgen.errors import ConfigError
-from vgmedgen.plan import MOST_DELTA, MOST_EPSILON, Plan, PrivacyConfig
 from vgmedgen.privacy.accountant import (
     Mechanism,
     best_order,
@@ -19,7 +21,6 @@ from vgmedgen.privacy.accountant import (
     divergence,
     spent,
 )
-from vgmedgen.ranges import positive, within
 
 STRIDE = 250  # places of the grid, about an eighth of the noise
 GRID = 5e-4  # noise is found on a grid of this relative width, rounded up

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vgmedgen.plan import Plan
+from vgmedgen.config.plan import Plan
 from vgmedgen.privacy import budget, facts
 from vgmedgen.privacy.accountant import Mechanism, Spent, merged
 from vgmedgen.privacy.chain import Row

@@ -8,8 +8,8 @@ backticks, where no page makes anything of them.
 from collections.abc import Mapping
 from typing import Any
 
-from vgmedgen.plan import replace_one
-from vgmedgen.ranges import digest_of
+from vgmedgen.config.plan import replace_one
+from vgmedgen.config.ranges import digest_of
 
 TEXT = """---
 library_name: diffusers

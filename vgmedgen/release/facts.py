@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, TypeGuard
 
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import ReleaseError
-from vgmedgen.plan import Plan
 
 FORM = 2
 """How this version words the card, names the facts and lays out the files of a release.

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import ReleaseError
-from vgmedgen.plan import Plan
 from vgmedgen.release import installed
 
 KEY = "heldout"  # in what is told of an installed release

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from vgmedgen.base import Bundle
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import ReleaseError, TrustError
 from vgmedgen.files import write_text
-from vgmedgen.plan import Plan
 from vgmedgen.release import facts
 from vgmedgen.release import signature as signing
 from vgmedgen.release.archive import opened

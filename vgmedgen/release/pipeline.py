@@ -8,10 +8,10 @@ from typing import Any
 from diffusers import PixArtTransformer2DModel
 
 from vgmedgen.base import Bundle
-from vgmedgen.dit import lora
-from vgmedgen.dit.hffm import HFFM
-from vgmedgen.dit.model import forget_origin
 from vgmedgen.files import write_text
+from vgmedgen.models import lora
+from vgmedgen.models.generator import forget_origin
+from vgmedgen.models.hffm import HFFM
 from vgmedgen.release.verify import MANIFEST
 from vgmedgen.release.weights import ADAPTER, HFFM_ADAPTER, TEXT_MAPPER
 

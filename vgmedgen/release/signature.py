@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from vgmedgen.config.ranges import digest_of
 from vgmedgen.errors import PolicyError, ReleaseError, TrustError
-from vgmedgen.ranges import digest_of
 from vgmedgen.trust.signing import SigningKey, signed_by
 
 FILE = "signature.json"

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from vgmedgen.base import Bundle
-from vgmedgen.configfile import plan_from_json
+from vgmedgen.config.load import plan_from_json
+from vgmedgen.config.plan import Plan
+from vgmedgen.config.ranges import digest_of
 from vgmedgen.errors import ConfigError, ReleaseError
 from vgmedgen.files import sha256
-from vgmedgen.plan import Plan
-from vgmedgen.ranges import digest_of
 from vgmedgen.release import facts
 from vgmedgen.release.card import card
 from vgmedgen.release.names import FILE_NAME, shown

@@ -9,11 +9,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from vgmedgen.base import Bundle
-from vgmedgen.dit import lora
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import ExchangeError, ReleaseError
 from vgmedgen.exchange.payload import on_wire
 from vgmedgen.exchange.schema import ExchangeSchema
-from vgmedgen.plan import Plan
+from vgmedgen.models import lora
 from vgmedgen.training.rounds import Workbench
 
 Weights = Mapping[str, Mapping[str, np.ndarray]]

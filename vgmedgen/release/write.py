@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import save
 
 from vgmedgen.base import Bundle
-from vgmedgen.dit import lora
+from vgmedgen.config.plan import Plan
 from vgmedgen.exchange.payload import on_wire
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.files import write_bytes, write_text
-from vgmedgen.plan import Plan
+from vgmedgen.models import lora
+from vgmedgen.models.text.mapper import TextMapper
 from vgmedgen.release import facts as forms
 from vgmedgen.release.card import card
 from vgmedgen.release.verify import CARD, MANIFEST, PLAN, manifest_json, parts_of
@@ -29,7 +30,6 @@ from vgmedgen.release.weights import (
     TEXT_MAPPER,
     Weights,
 )
-from vgmedgen.text.mapper import TextMapper
 from vgmedgen.training.rounds import Workbench
 
 

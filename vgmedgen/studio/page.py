@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.themes import Base
 
-from vgmedgen.config import DRAWING_STEPS, GUIDANCE
+from vgmedgen.config.run import DRAWING_STEPS, GUIDANCE
 from vgmedgen.errors import VGMedGenError
 from vgmedgen.studio import cards
 from vgmedgen.studio.words import Picker, classes, pickers, sentence

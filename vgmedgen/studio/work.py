@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from vgmedgen.config import DRAWING_STEPS, GUIDANCE
+from vgmedgen.config.ranges import digest_of, within
+from vgmedgen.config.run import DRAWING_STEPS, GUIDANCE
 from vgmedgen.errors import ConfigError, DataError, PolicyError
 from vgmedgen.gate.release import Neighbour, ReleaseGate, Verdict
-from vgmedgen.ranges import digest_of, within
+from vgmedgen.models.text.encoder import TextEncoder
 from vgmedgen.release.store import Installed, Store
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.synthesis.asked import Ask, Drawn
 from vgmedgen.synthesis.drawing import LANES, Drawer
 from vgmedgen.synthesis.greys import Greys
@@ -31,7 +32,6 @@ from vgmedgen.synthesis.job import (
 )
 from vgmedgen.synthesis.layouts import LAYOUTS, MODALITIES, needs_masks
 from vgmedgen.synthesis.pipeline import VGMedGenPipeline
-from vgmedgen.text.encoder import TextEncoder
 
 MOST_IMAGES = 16
 MOST_STEPS = 100

@@ -16,8 +16,8 @@ import torch
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from torch import Tensor
 
+from vgmedgen.models.text.encoder import TextEncoder
 from vgmedgen.synthesis.asked import Ask
-from vgmedgen.text.encoder import TextEncoder
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from vgmedgen.models.text.encoder import TextEncoder
+from vgmedgen.models.text.mapper import TextMapper
 from vgmedgen.synthesis.asked import Ask
-from vgmedgen.text.encoder import TextEncoder
-from vgmedgen.text.mapper import TextMapper
 
 Vectors = tuple[Tensor, Tensor]  # anatomy (A,), style (S,)
 

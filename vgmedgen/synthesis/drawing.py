@@ -17,15 +17,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from vgmedgen.dit.model import Generator
-from vgmedgen.dit.sampler import sample
 from vgmedgen.errors import ReleaseError
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.sampler import sample
+from vgmedgen.models.text.encoder import TextEncoder
 from vgmedgen.process.parallel import side_by_side
 from vgmedgen.synthesis.asked import Ask, Drawn
 from vgmedgen.synthesis.control import Conditions, stacked
 from vgmedgen.synthesis.greys import in_grey
 from vgmedgen.synthesis.pipeline import VGMedGenPipeline
-from vgmedgen.text.encoder import TextEncoder
 
 LANES = 8  # images computed together, always
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from vgmedgen.data import images
 from vgmedgen.data.records import Record
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.synthesis.asked import Ask
 from vgmedgen.synthesis.choices import modality_of
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vgmedgen.config import DRAWING_STEPS, GUIDANCE
+from vgmedgen.config.ranges import digest_of, one_of, positive, within
+from vgmedgen.config.run import DRAWING_STEPS, GUIDANCE
 from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_bytes, write_text
 from vgmedgen.gate import page
 from vgmedgen.gate.release import ReleaseGate, Report, Verdict
-from vgmedgen.ranges import digest_of, one_of, positive, within
 from vgmedgen.release.store import Installed, Store
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.synthesis import (
     choices,
     claims,

@@ -27,18 +27,18 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from vgmedgen.config import DRAWING_STEPS, GUIDANCE
+from vgmedgen.config.run import DRAWING_STEPS, GUIDANCE
 from vgmedgen.data.images import as_input, as_uint8
-from vgmedgen.dit.codec import Codec
-from vgmedgen.dit.hffm import HFFM
-from vgmedgen.dit.model import Generator
-from vgmedgen.dit.objective import Schedule
-from vgmedgen.dit.sampler import check_solver, sample, solver
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.models.codec import Codec
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.hffm import HFFM
+from vgmedgen.models.objective import Schedule
+from vgmedgen.models.prior.model import VisualPrior
+from vgmedgen.models.sampler import check_solver, sample, solver
+from vgmedgen.models.text.encoder import TextEncoder
+from vgmedgen.models.text.mapper import TextMapper
 from vgmedgen.synthesis import arguments
 from vgmedgen.synthesis.control import Conditions, stacked
-from vgmedgen.text.encoder import TextEncoder
-from vgmedgen.text.mapper import TextMapper
 
 PACKAGE = "vgmedgen"
 

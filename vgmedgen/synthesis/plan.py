@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
+from vgmedgen.config.values import number, truth, whole
+from vgmedgen.config.yamlfile import Text, read_yaml
 from vgmedgen.data.attributes import ANATOMY, STYLE
 from vgmedgen.data.captions import OLDEST, PEOPLE, caption
 from vgmedgen.data.records import Record
 from vgmedgen.errors import ConfigError
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.synthesis import choices
 from vgmedgen.synthesis.prompts import MOST_IMAGES, Wish
-from vgmedgen.values import number, truth, whole
-from vgmedgen.yamlfile import Text, read_yaml
 
 KEYS = ("classes", "balance", "most", "facts")
 FEWEST = 5  # units; the words of fewer would be those of single patients

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from vgmedgen.data.tables import decoded, read_rows
 from vgmedgen.errors import ConfigError, DataError
+from vgmedgen.models.text.encoder import TextEncoder
 from vgmedgen.synthesis.asked import Ask, is_control
-from vgmedgen.text.encoder import TextEncoder
 
 MOST_IMAGES = 100_000  # of one job
 LONGEST = 3000  # characters of a caption; a file's metadata has to hold several

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vgmedgen.errors import ConfigError, PolicyError, StateError
-from vgmedgen.site import Site
+from vgmedgen.site.folder import Site
 from vgmedgen.synthesis import layouts, prompts
 from vgmedgen.synthesis.asked import Ask
 

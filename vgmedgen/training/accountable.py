@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Protocol
 
 from vgmedgen.base import Bundle
+from vgmedgen.config.plan import UNITS, Plan
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import DataError, PolicyError, StateError
 from vgmedgen.files import sha256
-from vgmedgen.plan import UNITS, Plan
 from vgmedgen.privacy import budget, decision, facts
 from vgmedgen.privacy.accountant import Mechanism
 from vgmedgen.privacy.chain import Row

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from vgmedgen.plan import AlignConfig
-from vgmedgen.prior.losses import anchor as anchor_loss
-from vgmedgen.prior.losses import dice, kl, reconstruction, style_regression
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.config.plan import AlignConfig
+from vgmedgen.models.prior.losses import anchor as anchor_loss
+from vgmedgen.models.prior.losses import dice, kl, reconstruction, style_regression
+from vgmedgen.models.prior.model import VisualPrior
+from vgmedgen.models.text.mapper import TextMapper, align_loss
 from vgmedgen.privacy.engine import Private
-from vgmedgen.text.mapper import TextMapper, align_loss
 from vgmedgen.training.loop import (
     Checkpoint,
     Progress,

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from vgmedgen.base import Bundle
-from vgmedgen.dit.codec import Codec
 from vgmedgen.errors import TrainingError
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.models.codec import Codec
+from vgmedgen.models.prior.model import VisualPrior
+from vgmedgen.models.text.encoder import TextEncoder
+from vgmedgen.models.text.mapper import TextMapper
 from vgmedgen.process.parallel import one_thread
-from vgmedgen.text.encoder import TextEncoder
-from vgmedgen.text.mapper import TextMapper
 from vgmedgen.training.align import Latents, look, map_text
 from vgmedgen.training.samples import Samples
 

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from vgmedgen.config import BaseConfig, ModelConfig
+from vgmedgen.config.run import BaseConfig, ModelConfig
 from vgmedgen.data import images
 from vgmedgen.data.phantom import textures
 from vgmedgen.data.records import Dataset

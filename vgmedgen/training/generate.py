@@ -9,9 +9,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from vgmedgen.dit.codec import Codec
-from vgmedgen.dit.model import Generator
-from vgmedgen.dit.objective import (
+from vgmedgen.config.plan import GenerateConfig
+from vgmedgen.models.codec import Codec
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.objective import (
     Schedule,
     add_noise,
     colour_loss,
@@ -20,7 +21,6 @@ from vgmedgen.dit.objective import (
     wanted,
     x0_estimate,
 )
-from vgmedgen.plan import GenerateConfig
 from vgmedgen.privacy.engine import Private
 from vgmedgen.training.align import Latents
 from vgmedgen.training.loop import (

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vgmedgen.config.plan import Plan
 from vgmedgen.exchange.merge import trained_factor
-from vgmedgen.plan import Plan
 
 
 @dataclass(frozen=True, kw_only=True)

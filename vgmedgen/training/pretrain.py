@@ -15,17 +15,17 @@ from diffusers import AutoencoderKL, DDPMScheduler, PixArtTransformer2DModel
 from torch import Tensor
 
 from vgmedgen.base import Bundle, seal
-from vgmedgen.config import BaseConfig, ModelConfig
+from vgmedgen.config.plan import AlignConfig, GenerateConfig
+from vgmedgen.config.run import BaseConfig, ModelConfig
 from vgmedgen.data.captions import vocabulary
 from vgmedgen.data.records import Dataset
-from vgmedgen.dit.model import Generator, forget_origin
-from vgmedgen.dit.objective import Schedule
-from vgmedgen.plan import AlignConfig, GenerateConfig
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.models.generator import Generator, forget_origin
+from vgmedgen.models.objective import Schedule
+from vgmedgen.models.prior.model import VisualPrior
+from vgmedgen.models.text.encoder import build_tiny, read_model
+from vgmedgen.models.text.mapper import TextMapper
+from vgmedgen.models.text.vocabulary import build_tokenizer
 from vgmedgen.process.progress import ProgressLog
-from vgmedgen.text.encoder import build_tiny, read_model
-from vgmedgen.text.mapper import TextMapper
-from vgmedgen.text.vocabulary import build_tokenizer
 from vgmedgen.training.align import map_text, see, train_mapper, train_prior
 from vgmedgen.training.autoencoder import train_vae
 from vgmedgen.training.generate import train_generator

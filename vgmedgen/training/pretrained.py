@@ -20,13 +20,13 @@ from huggingface_hub.constants import HF_HUB_OFFLINE
 from safetensors import SafetensorError, safe_open
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from vgmedgen.config import ModelConfig
-from vgmedgen.dit.model import LATENT_CHANNELS
-from vgmedgen.dit.objective import Schedule
+from vgmedgen.config.ranges import digest_of
+from vgmedgen.config.run import ModelConfig
 from vgmedgen.errors import BaseError
 from vgmedgen.files import sha256
-from vgmedgen.ranges import digest_of
-from vgmedgen.text.encoder import read_model
+from vgmedgen.models.generator import LATENT_CHANNELS
+from vgmedgen.models.objective import Schedule
+from vgmedgen.models.text.encoder import read_model
 
 DIFFUSERS = "diffusion_pytorch_model"  # names of weight files, without their endings
 TRANSFORMERS = "model"

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from vgmedgen import __version__
 from vgmedgen.base import Bundle, open_bundle
-from vgmedgen.config import RunConfig
+from vgmedgen.config.ranges import digest_of
+from vgmedgen.config.run import RunConfig
 from vgmedgen.data import adapters
 from vgmedgen.data.layouts import LAYOUTS, write_phantoms
 from vgmedgen.data.phantom import tint_of
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import BaseError, ConfigError
 from vgmedgen.process.lock import waiting_for
-from vgmedgen.ranges import digest_of
 from vgmedgen.training.loop import seed_of
 from vgmedgen.training.pretrain import Recipe, build, progress
 from vgmedgen.training.pretrained import Pretrained, examine

@@ -22,17 +22,17 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save
 
 from vgmedgen.base import Bundle
-from vgmedgen.dit import lora
-from vgmedgen.dit.codec import Codec
-from vgmedgen.dit.model import Generator
-from vgmedgen.dit.objective import Schedule
+from vgmedgen.config.plan import Plan
+from vgmedgen.config.ranges import digest_of
 from vgmedgen.files import write_bytes, write_text
-from vgmedgen.plan import Plan
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.models import lora
+from vgmedgen.models.codec import Codec
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.objective import Schedule
+from vgmedgen.models.prior.model import VisualPrior
+from vgmedgen.models.text.mapper import TextMapper
 from vgmedgen.privacy.engine import Private
 from vgmedgen.privacy.plan import LORA, MAPPER, PRIOR, PrivacyPlan
-from vgmedgen.ranges import digest_of
-from vgmedgen.text.mapper import TextMapper
 from vgmedgen.training.align import map_text, see, train_mapper, train_prior
 from vgmedgen.training.generate import train_generator
 from vgmedgen.training.loop import Checkpoint, TrainLog, seed_of

@@ -20,9 +20,9 @@ from vgmedgen.data.cache import Cache
 from vgmedgen.data.captions import caption
 from vgmedgen.data.pixels import READING
 from vgmedgen.data.records import Dataset, Record
-from vgmedgen.dit.codec import Codec
+from vgmedgen.models.codec import Codec
+from vgmedgen.models.text.encoder import TextEncoder
 from vgmedgen.process.parallel import one_thread, side_by_side
-from vgmedgen.text.encoder import TextEncoder
 
 READ_AT_ONCE = 32  # images; each is encoded by itself
 MADE = "each-alone"  # how samples are made; one that was made otherwise is made again

@@ -28,8 +28,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from vgmedgen.config.ranges import within
 from vgmedgen.errors import ConfigError, TrustError
-from vgmedgen.ranges import within
 from vgmedgen.trust.files import read_secret
 
 _LABEL = "[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"

@@ -8,8 +8,8 @@ import torch
 
 from tests.audited import STEPS
 from vgmedgen.audit import isolation, recorded, whole
-from vgmedgen.plan import Plan, PrivacyConfig
-from vgmedgen.site import Site
+from vgmedgen.config.plan import Plan, PrivacyConfig
+from vgmedgen.site.folder import Site
 from vgmedgen.training.rounds import Workbench
 
 

@@ -116,7 +116,7 @@ def test_a_factor_that_is_trained_beside_the_clip(red, monkeypatch):
     train = rounds.train_generator
 
     def beside(generator, weights, samples, condition, schedule, config, **options):
-        from vgmedgen.dit import lora
+        from vgmedgen.models import lora
 
         log = train(generator, weights, samples, condition, schedule, config, **options)
         rest = {

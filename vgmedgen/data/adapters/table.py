@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from vgmedgen.config.plan import UNITS
 from vgmedgen.data import dicom
 from vgmedgen.data.adapters.folders import Names
 from vgmedgen.data.records import Dataset, Record
 from vgmedgen.data.tables import nfc, read_rows
 from vgmedgen.data.unitnames import check_alike, named
 from vgmedgen.errors import DataError
-from vgmedgen.plan import UNITS
 
 NAME = "table"
 MANIFEST = "manifest.csv"

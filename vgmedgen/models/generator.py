@@ -8,8 +8,8 @@ import torch
 from diffusers import ModelMixin, PixArtTransformer2DModel
 from torch import Tensor, nn
 
-from vgmedgen.config import ModelConfig
-from vgmedgen.dit.hffm import HFFM
+from vgmedgen.config.run import ModelConfig
+from vgmedgen.models.hffm import HFFM
 
 LATENT_CHANNELS = 4
 ADDITIONAL_SIDE = 128  # latent side from which PixArt was also told the image's size

@@ -7,7 +7,7 @@ from monai.losses import DiceLoss
 from torch import Tensor, where
 from torch.nn import functional
 
-from vgmedgen.prior.model import VisualPrior
+from vgmedgen.models.prior.model import VisualPrior
 
 
 def reconstruction(painted: Tensor, image: Tensor) -> Tensor:

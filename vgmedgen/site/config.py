@@ -7,11 +7,11 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vgmedgen.configfile import load
+from vgmedgen.config.load import load
+from vgmedgen.config.plan import MOST_DELTA, MOST_EPSILON
+from vgmedgen.config.ranges import one_of, positive, within
+from vgmedgen.config.yamlfile import read_yaml
 from vgmedgen.errors import ConfigError
-from vgmedgen.plan import MOST_DELTA, MOST_EPSILON
-from vgmedgen.ranges import one_of, positive, within
-from vgmedgen.yamlfile import read_yaml
 
 FILE = "site.yaml"
 STAGES = ("align", "generate")

@@ -1,13 +1,19 @@
 """The whole of a run's configuration, as frozen dataclasses that check their ranges.
 
-`vgmedgen.configfile` fills them from YAML. Units stand in the comment behind a field.
+`vgmedgen.config.load` fills them from YAML. Units stand in the comment behind a field.
 """
 
 from dataclasses import asdict, dataclass, field
 
+from vgmedgen.config.plan import (
+    MERGES,
+    AlignConfig,
+    GenerateConfig,
+    Plan,
+    PrivacyConfig,
+)
+from vgmedgen.config.ranges import digest_of, one_of, positive, within
 from vgmedgen.errors import ConfigError
-from vgmedgen.plan import MERGES, AlignConfig, GenerateConfig, Plan, PrivacyConfig
-from vgmedgen.ranges import digest_of, one_of, positive, within
 
 SMALLEST_PX = 32
 DRAWING_STEPS = 25  # of the solver, by default

@@ -15,7 +15,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vgmedgen.config import ModelConfig
+from vgmedgen.config.run import ModelConfig
 
 LENGTH_WEIGHT = 0.3  # of the squared error that holds the vectors' length
 SCALE_FLOOR = 0.1  # of the typical deviation; features that vary less are not blown up

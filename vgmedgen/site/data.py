@@ -9,7 +9,7 @@ from vgmedgen.data.records import Dataset
 from vgmedgen.data.tables import nfc
 from vgmedgen.data.unitnames import near_double
 from vgmedgen.errors import DataError
-from vgmedgen.siteconfig import SiteConfig, SiteSource
+from vgmedgen.site.config import SiteConfig, SiteSource
 
 
 def read(source: SiteSource, folder: Path, *, identified: bool) -> Dataset:

@@ -2,8 +2,8 @@
 
 YAML 1.1 makes numbers, truth values and nothing of plain words: `0012` becomes 10, `no`
 becomes false, `12:30` becomes 750. Here every word stays text, and whoever reads a key
-says what type it has (`vgmedgen.values`). What YAML itself would take from a text, such as
-all behind ` #`, is refused with the advice to quote it.
+says what type it has (`vgmedgen.config.values`). What YAML itself would take from a text,
+such as all behind ` #`, is refused with the advice to quote it.
 """
 
 import re

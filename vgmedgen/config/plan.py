@@ -7,8 +7,8 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 
+from vgmedgen.config.ranges import digest_of, one_of, positive, within
 from vgmedgen.errors import ConfigError
-from vgmedgen.ranges import digest_of, one_of, positive, within
 
 UNITS = ("patient", "lesion", "image")  # strongest first
 PRIORS = ("frozen", "private")
@@ -70,7 +70,7 @@ class GenerateConfig:
     learning_rate: float = 5e-3  # for bases built here; a pretrained PixArt wants 1e-4
     dropout: float = 0.1  # share of captions dropped, so that guidance has two branches
     min_snr: float = (
-        0.0  # gamma of min-SNR weighting; 0: see dit.objective.loss_weights
+        0.0  # gamma of min-SNR weighting; 0: see models.objective.loss_weights
     )
     colour_every: int = 0  # steps between colour losses; 0 never
     colour_weight: float = 0.05

@@ -20,10 +20,10 @@ from monai.networks.nets import UNet
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vgmedgen.config import ModelConfig
-from vgmedgen.prior.axes import principal_axes, random_axes
-from vgmedgen.prior.decoder import Decoder
-from vgmedgen.prior.style import StyleEncoder
+from vgmedgen.config.run import ModelConfig
+from vgmedgen.models.prior.axes import principal_axes, random_axes
+from vgmedgen.models.prior.decoder import Decoder
+from vgmedgen.models.prior.style import StyleEncoder
 
 SURE_LOGIT = 3.0  # of the mask head at the start
 LESION_SHARE = 4  # one map in so many starts as lesion

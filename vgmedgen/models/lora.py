@@ -20,10 +20,10 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vgmedgen.dit.model import Generator, forget_origin
+from vgmedgen.config.plan import Plan
 from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_bytes, write_text
-from vgmedgen.plan import Plan
+from vgmedgen.models.generator import Generator, forget_origin
 
 M = TypeVar("M", bound=ModelMixin)
 

@@ -10,8 +10,8 @@ from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from vgmedgen.config.yamlfile import Text, parse_yaml
 from vgmedgen.errors import ConfigError
-from vgmedgen.yamlfile import Text, parse_yaml
 
 _WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")

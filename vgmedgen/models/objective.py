@@ -12,10 +12,10 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from vgmedgen.config import PREDICTS
-from vgmedgen.dit.hffm import null_condition
-from vgmedgen.dit.model import Generator
+from vgmedgen.config.run import PREDICTS
 from vgmedgen.errors import BaseError
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.hffm import null_condition
 
 VARIANCE_FLOOR = 1e-6  # keeps the gradient of a standard deviation finite at 0
 NOISE = PREDICTS[0]

@@ -11,9 +11,9 @@ from diffusers import DPMSolverMultistepScheduler, SchedulerMixin
 from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
 from torch import Tensor
 
-from vgmedgen.dit.hffm import null_condition
-from vgmedgen.dit.model import Generator
-from vgmedgen.dit.objective import Schedule
+from vgmedgen.models.generator import Generator
+from vgmedgen.models.hffm import null_condition
+from vgmedgen.models.objective import Schedule
 
 UNSUPPORTED = {
     "EDMEulerScheduler": "it scales what goes into the model as EDM was trained",

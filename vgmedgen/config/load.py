@@ -16,19 +16,19 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vgmedgen.config import RunConfig
+from vgmedgen.config.plan import Plan
+from vgmedgen.config.run import RunConfig
+from vgmedgen.config.values import override, typed
+from vgmedgen.config.yamlfile import MOST_DEPTH, Text, read_yaml, write_yaml
 from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_text
-from vgmedgen.plan import Plan
-from vgmedgen.values import override, typed
-from vgmedgen.yamlfile import MOST_DEPTH, Text, read_yaml, write_yaml
 
 T = TypeVar("T")
 
 GROUPS = ("data", "model", "privacy", "federation")
 
 
-def config_root(package: Path = Path(__file__).parent) -> Path:
+def config_root(package: Path = Path(__file__).parents[1]) -> Path:
     """The folder of the YAML files: inside an installed wheel, or beside the package.
 
     Beside an installed package there may be a `configs` of somebody else's.

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vgmedgen import sitedata
 from vgmedgen.base import Bundle, open_bundle
-from vgmedgen.configfile import plan_from_json
+from vgmedgen.config.load import plan_from_json
+from vgmedgen.config.plan import Plan
 from vgmedgen.data import images, split
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import (
@@ -26,7 +26,6 @@ from vgmedgen.errors import (
 )
 from vgmedgen.evaluation.fitness import heldout_loss, measure
 from vgmedgen.exchange.schema import ExchangeSchema
-from vgmedgen.plan import Plan
 from vgmedgen.privacy import facts
 from vgmedgen.privacy.chain import Row
 from vgmedgen.privacy.facts import MIXED
@@ -36,7 +35,8 @@ from vgmedgen.release.fitness import Fitness
 from vgmedgen.release.install import install
 from vgmedgen.release.signature import Signature
 from vgmedgen.release.verify import manifest_from
-from vgmedgen.siteconfig import (
+from vgmedgen.site import data
+from vgmedgen.site.config import (
     FILE,
     Policy,
     SiteConfig,
@@ -114,10 +114,10 @@ class Site:
         """What the adapters read, cut to the site's units."""
         let = self.policy.identified_dicom
         found = tuple(
-            sitedata.read(source, self.folder, identified=let)
+            data.read(source, self.folder, identified=let)
             for source in self.config.sources
         )
-        sitedata.check_names(found)
+        data.check_names(found)
         return found
 
     @cached_property
@@ -130,7 +130,7 @@ class Site:
     @cached_property
     def heldout_units(self) -> frozenset[str]:
         """Units that never train."""
-        return sitedata.heldout(self.config, self.datasets)
+        return data.heldout(self.config, self.datasets)
 
     @property
     def units(self) -> int:

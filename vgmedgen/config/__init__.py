@@ -1,0 +1,1 @@
+"""What a run is told: its plan, the whole configuration, and how files fill them."""

@@ -1,1 +1,0 @@
-"""HFFM and DiT: from anatomy and style vectors to latents, and how they learn."""

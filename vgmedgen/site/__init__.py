@@ -1,0 +1,1 @@
+"""One hospital's own folder: what its site.yaml says, its data, and what is done in it."""
