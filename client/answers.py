@@ -4,13 +4,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from client.contract import Site
 from vgmedgen import __version__
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.exchange.payload import check_names, pack
 from vgmedgen.exchange.wire import UP, Kind
 from vgmedgen.training.order import Order, Outcome
 
 
-def present(message: Message, site: Site, run: str, plan: Plan) -> Message:
+def present(message: Message, site: Site, run: str, plan: RunPlan) -> Message:
     """Say who is here, on which base, and what it could exchange."""
     digest = site.schema(plan).digest
     origin = {"run": run, **_self(site), "exchange": digest, "version": __version__}

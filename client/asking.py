@@ -12,7 +12,7 @@ from client.policy import Verdict
 from client.request import Request
 from client.standing import table
 from vgmedgen.config.load import plan_from_json
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.exchange.schema import UPLINK, ExchangeSchema, numbers_of
 from vgmedgen.exchange.wire import Kind
 from vgmedgen.privacy import budget
@@ -66,7 +66,7 @@ def _same(asked: str, own: str) -> str:
     return ", this site's own" if asked == own else f", but this site has {own[:16]}"
 
 
-def _rounds(plan: Plan) -> list[str]:
+def _rounds(plan: RunPlan) -> list[str]:
     align, generate = plan.align, plan.generate
     prior = "the visual prior stays the base bundle's"
     if policy.trains_prior(plan):
@@ -80,7 +80,7 @@ def _rounds(plan: Plan) -> list[str]:
     return ["what trains here:", *_table(rows)]
 
 
-def _privacy(plan: Plan, site: Site) -> list[str]:
+def _privacy(plan: RunPlan, site: Site) -> list[str]:
     ask = plan.privacy
     if not ask.enabled:
         return ["privacy: none is promised to the patients by this run"]
@@ -110,7 +110,7 @@ def _privacy(plan: Plan, site: Site) -> list[str]:
 
 
 def _leaving(
-    schema: ExchangeSchema, plan: Plan, metrics: bool, every_tensor: bool
+    schema: ExchangeSchema, plan: RunPlan, metrics: bool, every_tensor: bool
 ) -> list[str]:
     lines = ["what leaves, once per round:"]
     for stage, groups in UPLINK.items():
@@ -135,7 +135,7 @@ def _leaving(
     return lines
 
 
-def _verdicts(ask: Ask, plan: Plan, site: Site) -> list[str]:
+def _verdicts(ask: Ask, plan: RunPlan, site: Site) -> list[str]:
     request = Request(kind=Kind.HELLO, words=ask.words, plan=plan)
     found = policy.verdicts(site.policy, site.privacy, request, site.units)
     if site.policy.coordinators:

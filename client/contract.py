@@ -6,7 +6,7 @@ from typing import Protocol
 
 from flwr.app import Context
 
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.release.signature import Signature
 from vgmedgen.site.config import Policy, SitePrivacy
@@ -60,7 +60,7 @@ class Site(Protocol):
         """How far the ledger has come, as it may be told (`vgmedgen.privacy.mark`)."""
         ...
 
-    def schema(self, plan: Plan) -> ExchangeSchema:
+    def schema(self, plan: RunPlan) -> ExchangeSchema:
         """The tensors that may leave, built from the site's own base bundle."""
         ...
 

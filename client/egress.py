@@ -15,7 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from client.contract import Site
 from client.ingress import kind_of, plan_of, words_of
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import ExchangeError
 from vgmedgen.exchange.merge import trained_factor
 from vgmedgen.exchange.payload import pack
@@ -97,7 +97,7 @@ def checked(message: Message, reply: Message, site: Site) -> RecordDict:
     return leaves
 
 
-def limit_of(site: Site, plan: Plan) -> int:
+def limit_of(site: Site, plan: RunPlan) -> int:
     """Bytes that no reply of a run can need more of, as it is sent."""
     schema = site.schema(plan)
     tensors = 2 * max(schema.size(group) for group in schema.groups)

@@ -10,7 +10,7 @@ from client.contract import Site
 from client.request import Request
 from vgmedgen import __version__
 from vgmedgen.config.load import plan_from_json
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import BaseError, ExchangeError, VersionError
 from vgmedgen.exchange.schema import PROTOCOL, WORDS
 from vgmedgen.exchange.wire import DOWN, Kind, fingerprint, size
@@ -75,7 +75,7 @@ def words_of(message: Message) -> dict[str, str]:
     return form.read_words(message.content)
 
 
-def plan_of(words: Mapping[str, str]) -> Plan:
+def plan_of(words: Mapping[str, str]) -> RunPlan:
     """The plan that a message carries.
 
     Raises:

@@ -10,7 +10,7 @@ from datetime import datetime, time
 from fnmatch import fnmatchcase
 
 from client.request import Request
-from vgmedgen.config.plan import MOST_EPSILON, Plan
+from vgmedgen.config.plan import MOST_EPSILON, RunPlan
 from vgmedgen.errors import NotNowError, PolicyError
 from vgmedgen.exchange.wire import Kind
 from vgmedgen.site.config import Policy, SitePrivacy
@@ -149,7 +149,7 @@ def within_hours(hours: str, now: time) -> bool:
     return now >= begin or now < end
 
 
-def trains_prior(plan: Plan) -> bool:
+def trains_prior(plan: RunPlan) -> bool:
     """Under DP the visual prior may be the base bundle's, which nobody trains."""
     return not plan.privacy.enabled or plan.privacy.prior == "private"
 
@@ -199,7 +199,7 @@ def _of_this_moment(
     return found
 
 
-def _batches(policy: Policy, plan: Plan) -> list[Verdict]:
+def _batches(policy: Policy, plan: RunPlan) -> list[Verdict]:
     """Without DP an update of few images at a time is almost each of them."""
     if plan.privacy.enabled:
         return []
@@ -215,7 +215,7 @@ def _batches(policy: Policy, plan: Plan) -> list[Verdict]:
     ]
 
 
-def _dp(policy: Policy, plan: Plan) -> Verdict:
+def _dp(policy: Policy, plan: RunPlan) -> Verdict:
     on = plan.privacy.enabled
     kept = {"required": on, "refused": not on, "optional": True}[policy.dp]
     return Verdict(
@@ -226,7 +226,7 @@ def _dp(policy: Policy, plan: Plan) -> Verdict:
     )
 
 
-def _epsilon(policy: Policy, privacy: SitePrivacy, plan: Plan) -> list[Verdict]:
+def _epsilon(policy: Policy, privacy: SitePrivacy, plan: RunPlan) -> list[Verdict]:
     ask = plan.privacy
     if not ask.enabled:
         return []
@@ -251,7 +251,7 @@ def _epsilon(policy: Policy, privacy: SitePrivacy, plan: Plan) -> list[Verdict]:
     return found
 
 
-def _steps(plan: Plan) -> Mapping[str, Mapping[str, int]]:
+def _steps(plan: RunPlan) -> Mapping[str, Mapping[str, int]]:
     """Steps of every training, by stage: those that really happen."""
     align = {"mapper": plan.align.mapper_steps}
     if trains_prior(plan):
@@ -259,7 +259,7 @@ def _steps(plan: Plan) -> Mapping[str, Mapping[str, int]]:
     return {"align": align, "generate": {"lora": plan.generate.steps}}
 
 
-def _rates(plan: Plan, policy: Policy) -> Mapping[str, float]:
+def _rates(plan: RunPlan, policy: Policy) -> Mapping[str, float]:
     rates: dict[str, float] = {}
     if "align" in policy.stages:
         rates["align.mapper_rate"] = plan.align.mapper_rate

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.exchange.wire import Kind
 
 
@@ -13,7 +13,7 @@ class Request:
 
     kind: Kind
     words: Mapping[str, str]
-    plan: Plan
+    plan: RunPlan
     digest: str = ""  # of everything in the message
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.config.run import StudyConfig
 from vgmedgen.evaluation.alignment import agreement, mapper_agreement
 from vgmedgen.evaluation.denoising import CaptionGap, caption_gap, heldout_losses
@@ -18,7 +18,9 @@ from vgmedgen.training.rounds import Arrays
 Weights = Mapping[str, Arrays]
 
 
-def score(site: Site, plan: Plan, weights: Weights, study: StudyConfig) -> CaptionGap:
+def score(
+    site: Site, plan: RunPlan, weights: Weights, study: StudyConfig
+) -> CaptionGap:
     """Held-out denoising loss and caption gap of `weights` at `site`."""
     bench, samples = site.bench(plan), site.heldout
     bench.take(weights)
@@ -33,7 +35,7 @@ def score(site: Site, plan: Plan, weights: Weights, study: StudyConfig) -> Capti
     )
 
 
-def loss_of(site: Site, plan: Plan, weights: Weights, study: StudyConfig) -> float:
+def loss_of(site: Site, plan: RunPlan, weights: Weights, study: StudyConfig) -> float:
     """Held-out denoising loss alone."""
     bench, samples = site.bench(plan), site.heldout
     bench.take(weights)
@@ -49,7 +51,7 @@ def loss_of(site: Site, plan: Plan, weights: Weights, study: StudyConfig) -> flo
 
 
 def align_agreement(
-    sites: Sequence[Site], plan: Plan, run: str, number: int, mapper: Arrays
+    sites: Sequence[Site], plan: RunPlan, run: str, number: int, mapper: Arrays
 ) -> dict[str, dict[str, float]]:
     """Cross-site agreement after an align round, on all sites' held-out images.
 

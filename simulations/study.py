@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from simulations.measure import align_agreement
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.config.run import FederationConfig
 from vgmedgen.exchange.merge import Update, average
 from vgmedgen.site.folder import Site
@@ -19,7 +19,7 @@ Weights = dict[str, dict[str, np.ndarray]]
 
 
 def train_alone(
-    site: Site, plan: Plan, federation: FederationConfig, start: Weights, run: str
+    site: Site, plan: RunPlan, federation: FederationConfig, start: Weights, run: str
 ) -> Weights:
     """Train one site through the same rounds without anybody else.
 
@@ -42,7 +42,7 @@ def train_alone(
     return weights
 
 
-def align_variants(plan: Plan) -> dict[str, Plan]:
+def align_variants(plan: RunPlan) -> dict[str, RunPlan]:
     """The plans of the alignment study, by what they are called in its table."""
     own = replace(plan.align, common_start=False, anchor=0.0)
     common = replace(plan.align, common_start=True, anchor=0.0)
@@ -56,7 +56,7 @@ def align_variants(plan: Plan) -> dict[str, Plan]:
 
 def compare_alignment(
     sites: Sequence[Site],
-    plan: Plan,
+    plan: RunPlan,
     federation: FederationConfig,
     start: Weights,
     run: str,
@@ -76,7 +76,7 @@ def compare_alignment(
 
 def _align_round(
     sites: Sequence[Site],
-    plan: Plan,
+    plan: RunPlan,
     federation: FederationConfig,
     weights: Weights,
     run: str,

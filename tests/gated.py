@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 
 from vgmedgen.base import Bundle
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.data.layouts import write_phantoms
 from vgmedgen.data.phantom import tint_of
 from vgmedgen.release.install import install
@@ -66,7 +66,7 @@ def make_site(
     return Site(folder)
 
 
-def install_base(site: Site, plan: Plan, facts: Mapping[str, object] = FACTS) -> str:
+def install_base(site: Site, plan: RunPlan, facts: Mapping[str, object] = FACTS) -> str:
     """Install a release whose weights are the base's own; returns its digest."""
     weights = Workbench.open(site.bundle, plan, torch.device("cpu")).states()
     scratch = site.folder / "published"

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from client.approvals import Approvals
 from client.cli import app
 from client.request import Request
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import ApprovalError, VGMedGenError
 from vgmedgen.exchange.wire import Kind
 
@@ -26,7 +26,7 @@ def said(*words: object, code: int = 0, entered: str = "") -> str:
 
 def asked_of(folder, plan=None, run="demo-1", **words):
     """Let a run ask at the site of `folder`, as its node would keep it."""
-    plan = plan or Plan()
+    plan = plan or RunPlan()
     told = {
         "run": run,
         "plan": plan.to_json(),

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from vgmedgen.base import Bundle
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import VGMedGenError
 from vgmedgen.release import install as installing
 from vgmedgen.release import pipeline, store
@@ -48,7 +48,7 @@ class Made:
     signature: Signature
 
 
-def weights_for(bundle: Bundle, plan: Plan, seed=0):
+def weights_for(bundle: Bundle, plan: RunPlan, seed=0):
     """Weights that differ from the base everywhere, as a run exchanges them."""
     states = Workbench.open(bundle, plan, torch.device("cpu")).states()
     draw = np.random.default_rng(seed)

@@ -8,7 +8,7 @@ import typer
 from client.options import HERE, Where, folder_of
 
 if TYPE_CHECKING:
-    from vgmedgen.config.plan import Plan
+    from vgmedgen.config.plan import RunPlan
 
 app = typer.Typer(
     no_args_is_help=True, help="What this site has spent of its units' privacy."
@@ -139,7 +139,7 @@ def adopt(
     print(f"{folder} holds the ledger of site {name}: {len(rows)} rows")
 
 
-def _plan(words: list[str]) -> "Plan":
+def _plan(words: list[str]) -> "RunPlan":
     from vgmedgen.config.load import load_file, load_run
     from vgmedgen.errors import ConfigError
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from client.runfiles import AUDIT
 from vgmedgen.base import Bundle, open_bundle
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import BaseError, PolicyError, VGMedGenError
 from vgmedgen.site.config import FILE, SiteConfig, load_config
 from vgmedgen.trust.facts import FACTS
@@ -97,7 +97,7 @@ def _bundle(folder: Path, config: SiteConfig) -> Bundle:
 def _fitness_at(folder: Path) -> "Judge":
     """Compares a release with what is in use; torch is loaded when it is asked."""
 
-    def judge(plan: Plan, weights: "Weights") -> "Fitness | None":
+    def judge(plan: RunPlan, weights: "Weights") -> "Fitness | None":
         from vgmedgen.site.folder import Site  # noqa: PLC0415 - brings torch and the models
 
         return Site(folder).fitness(plan, weights)

@@ -7,7 +7,7 @@ import pytest
 from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent
 from dp_accounting.pld import PLDAccountant
 
-from vgmedgen.config.plan import GenerateConfig, Plan, PrivacyConfig
+from vgmedgen.config.plan import GenerateConfig, PrivacyConfig, RunPlan
 from vgmedgen.errors import ConfigError
 from vgmedgen.privacy.accountant import Mechanism, bound, merged, spent
 from vgmedgen.privacy.ledger import Entry, Ledger
@@ -185,7 +185,7 @@ def test_a_privacy_config_refuses_what_is_no_number_above_0(name, bad):
 
 def test_a_restart_in_the_middle_of_a_run_changes_nothing(tmp_path):
     """A run booked round by round, the ledger reopened each time, costs its claim."""
-    plan = Plan(
+    plan = RunPlan(
         align_rounds=1,
         generate_rounds=3,
         generate=GenerateConfig(steps=20),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from vgmedgen.base import Bundle
-from vgmedgen.config.plan import AlignConfig, GenerateConfig, Plan, PrivacyConfig
+from vgmedgen.config.plan import AlignConfig, GenerateConfig, PrivacyConfig, RunPlan
 from vgmedgen.errors import VGMedGenError
 from vgmedgen.privacy.accountant import merged
 from vgmedgen.privacy.ledger import Ledger
@@ -22,8 +22,8 @@ BUNDLE = Bundle(Path("nowhere"), {"toy": True})
 UNITS = {f"patient-{k}": [f"image-{k}"] for k in range(40)}
 
 
-def plan_of(enabled: bool = True, **privacy) -> Plan:
-    return Plan(
+def plan_of(enabled: bool = True, **privacy) -> RunPlan:
+    return RunPlan(
         align_rounds=2,
         generate_rounds=3,
         align=AlignConfig(mapper_steps=5, prior_steps=4),
@@ -35,7 +35,7 @@ def plan_of(enabled: bool = True, **privacy) -> Plan:
 PLANS = [plan_of(), plan_of(prior="private", align_share=0.4), plan_of(enabled=False)]
 
 
-def orders_of(plan: Plan, run: str = "run-1") -> list[Order]:
+def orders_of(plan: RunPlan, run: str = "run-1") -> list[Order]:
     stages = ["align"] * plan.align_rounds + ["generate"] * plan.generate_rounds
     return [
         Order(

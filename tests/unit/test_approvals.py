@@ -8,7 +8,7 @@ import pytest
 from client import approvals as module
 from client.approvals import APPROVED, DENIED, WAITING, Approvals
 from client.request import Request
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import ApprovalError, PolicyError, StateError
 from vgmedgen.exchange.wire import Kind
 
@@ -16,7 +16,7 @@ NOW = datetime(2026, 11, 21, 9, 0, tzinfo=UTC)
 
 
 def request(run="demo-1", seed=0, **words):
-    plan = Plan(seed=seed)
+    plan = RunPlan(seed=seed)
     told = {
         "run": run,
         "plan": plan.to_json(),
@@ -50,7 +50,7 @@ def test_a_run_waits_until_it_is_approved(approvals):
     held(approvals, request())
     (asked,) = approvals.of("demo-1").asks
     assert approvals.of("demo-1").state == WAITING
-    assert asked.said["plan"] == Plan().to_json()
+    assert asked.said["plan"] == RunPlan().to_json()
     assert asked.words["run"] == "demo-1"
     approvals.approve(asked, "A. Officer", NOW)
     ask(approvals, request())

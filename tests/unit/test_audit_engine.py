@@ -9,7 +9,7 @@ from vgmedgen.audit import canaries, conformance, verdict
 from vgmedgen.audit.fabricated import fabricate, swap_last
 from vgmedgen.audit.trainer import SiteTrainer, noise_of, one_round
 from vgmedgen.audit.verdict import Claim, Evidence, judge
-from vgmedgen.config.plan import Plan, PrivacyConfig
+from vgmedgen.config.plan import PrivacyConfig, RunPlan
 from vgmedgen.privacy import engine
 from vgmedgen.privacy.plan import PrivacyPlan
 from vgmedgen.training import rounds
@@ -24,7 +24,7 @@ PLANNED = Claim(
 
 
 @pytest.fixture(scope="module")
-def plan(micro) -> Plan:
+def plan(micro) -> RunPlan:
     privacy = PrivacyConfig(enabled=True, epsilon=EPSILON)
     align = dataclasses.replace(micro.plan.align, mapper_steps=30, mapper_rate=1e-3)
     return dataclasses.replace(

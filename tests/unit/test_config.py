@@ -12,7 +12,7 @@ from vgmedgen.config.load import (
     plan_from_json,
     save,
 )
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.config.run import FederationConfig, RunConfig
 from vgmedgen.config.yamlfile import MOST_BYTES, read_yaml
 from vgmedgen.errors import ConfigError
@@ -106,7 +106,7 @@ def test_a_yaml_file_that_is_not_yaml_is_named(tmp_path: Path):
 
 
 def test_plans_can_key_a_cache():
-    assert hash(Plan()) == hash(Plan())
+    assert hash(RunPlan()) == hash(RunPlan())
 
 
 @pytest.mark.parametrize("depth", [21, 300, 100_000])

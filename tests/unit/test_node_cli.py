@@ -9,7 +9,7 @@ from client.approvals import Approvals
 from client.request import Request
 from client.turns import Turns
 from tests.officer import NOW, asked_of, said
-from vgmedgen.config.plan import Plan, PrivacyConfig
+from vgmedgen.config.plan import PrivacyConfig, RunPlan
 from vgmedgen.errors import (
     ApprovalError,
     ConfigError,
@@ -225,7 +225,7 @@ def test_a_policy_that_serves_nothing_is_named(site):
 
 def test_the_runs_that_asked_are_listed_with_how_they_stand(limited):
     assert "no run has asked" in said("runs", "--site", limited)
-    private = Plan(privacy=PrivacyConfig(enabled=True, epsilon=4.0))
+    private = RunPlan(privacy=PrivacyConfig(enabled=True, epsilon=4.0))
     asked_of(limited, run="waits")
     for run in ("approved", "serves", "ends", "denied"):
         asked_of(limited, private, run)
@@ -245,7 +245,7 @@ def test_the_runs_that_asked_are_listed_with_how_they_stand(limited):
         turns.begin(asked, NOW.date())
         turns.record(asked)
     (limited / "runs" / "free").mkdir(parents=True)
-    (limited / "runs" / "free" / "plan.json").write_text(Plan().to_json())
+    (limited / "runs" / "free" / "plan.json").write_text(RunPlan().to_json())
     rows = {
         row["run"]: row for row in json.loads(said("runs", "--site", limited, "--json"))
     }

@@ -8,7 +8,7 @@ from vgmedgen.data.captions import vocabulary
 from vgmedgen.errors import ConfigError
 from vgmedgen.site.folder import Site
 from vgmedgen.synthesis import choices
-from vgmedgen.synthesis.plan import Plan, Seen, read_plan, seen_at, wishes_of
+from vgmedgen.synthesis.plan import Seen, SynthesisPlan, read_plan, seen_at, wishes_of
 
 WORDS = [
     {"size": "small", "colour": "brown", "texture": "mottled", "border": "sharp"},
@@ -126,7 +126,7 @@ def test_without_a_lesion_there_is_none_to_describe(write):
 def test_a_balanced_site_has_nothing_to_balance(write):
     even = Seen(modality="", labels={"a": 2, "b": 2}, words={}, known=("a", "b"))
     with pytest.raises(ConfigError, match="balanced as they are"):
-        wishes_of(Plan(balance=True), even, 0)
+        wishes_of(SynthesisPlan(balance=True), even, 0)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from client.policy import History, check, verdicts, within_hours
 from client.request import Request
-from vgmedgen.config.plan import AlignConfig, GenerateConfig, Plan, PrivacyConfig
+from vgmedgen.config.plan import AlignConfig, GenerateConfig, PrivacyConfig, RunPlan
 from vgmedgen.errors import NotNowError, PolicyError
 from vgmedgen.exchange.wire import Kind
 from vgmedgen.site.config import Policy, SitePrivacy
@@ -29,7 +29,7 @@ def request(kind=Kind.TRAIN, *, plan=None, number=1, stage="align", **words):
     }
     if kind is Kind.HELLO:
         told = {name: told[name] for name in ("run", "exchange")}
-    return Request(kind=kind, words=told, plan=plan or Plan())
+    return Request(kind=kind, words=told, plan=plan or RunPlan())
 
 
 def judge(policy, asked, history=None, now=NOON, privacy=None):
@@ -79,7 +79,7 @@ LIMITS = [
 @pytest.mark.parametrize(("rules", "asks", "told"), LIMITS)
 def test_every_limit_of_a_run_holds_for_every_message_of_it(kind, rules, asks, told):
     stage = "generate" if "stages" in rules else "align"
-    asked = request(kind, plan=Plan(**asks), stage=stage)
+    asked = request(kind, plan=RunPlan(**asks), stage=stage)
     error = refused(Policy(**rules), asked, told)
     assert error.code == "VG40"
 
@@ -100,26 +100,28 @@ KEPT = [
 
 @pytest.mark.parametrize(("rules", "asks"), KEPT)
 def test_what_is_just_allowed_is_allowed(rules, asks):
-    judge(Policy(**rules), request(plan=Plan(**asks)))
+    judge(Policy(**rules), request(plan=RunPlan(**asks)))
 
 
 def test_under_dp_the_steps_of_a_prior_that_nobody_trains_do_not_count():
     rules = Policy(steps_per_round=120, learning_rate=1e-2)
     align = AlignConfig(prior_steps=9000, prior_rate=9.0)
-    judge(rules, request(plan=Plan(align=align, privacy=PRIVATE)))
+    judge(rules, request(plan=RunPlan(align=align, privacy=PRIVATE)))
     trained = replace(PRIVATE, prior="private")
-    refused(rules, request(plan=Plan(align=align, privacy=trained)), "steps_per_round")
-    refused(rules, request(plan=Plan(align=align)), "9120 steps")
+    refused(
+        rules, request(plan=RunPlan(align=align, privacy=trained)), "steps_per_round"
+    )
+    refused(rules, request(plan=RunPlan(align=align)), "9120 steps")
 
 
 @pytest.mark.parametrize(
     "plan",
     [
-        Plan(align=AlignConfig(prior_rate=0.2)),
-        Plan(align=AlignConfig(mapper_rate=0.2)),
-        Plan(generate=GenerateConfig(learning_rate=0.2)),
-        Plan(align=AlignConfig(mapper_steps=200_000)),
-        Plan(generate=GenerateConfig(steps=200_000)),
+        RunPlan(align=AlignConfig(prior_rate=0.2)),
+        RunPlan(align=AlignConfig(mapper_rate=0.2)),
+        RunPlan(generate=GenerateConfig(learning_rate=0.2)),
+        RunPlan(align=AlignConfig(mapper_steps=200_000)),
+        RunPlan(generate=GenerateConfig(steps=200_000)),
     ],
 )
 def test_each_training_is_looked_at_by_itself(plan):

@@ -8,8 +8,8 @@ import pytest
 from vgmedgen.config.plan import (
     AlignConfig,
     GenerateConfig,
-    Plan,
     PrivacyConfig,
+    RunPlan,
     replace_one,
 )
 from vgmedgen.errors import ConfigError
@@ -17,8 +17,8 @@ from vgmedgen.privacy.accountant import spent
 from vgmedgen.privacy.plan import PrivacyPlan, calibrate
 
 
-def plan(**privacy) -> Plan:
-    return Plan(
+def plan(**privacy) -> RunPlan:
+    return RunPlan(
         align_rounds=2,
         generate_rounds=3,
         align=AlignConfig(mapper_steps=5, prior_steps=4),
@@ -76,7 +76,7 @@ def test_a_prior_trained_without_dp_is_refused_with_the_reason():
 
 def test_a_run_without_dp_has_no_plan_of_privacy():
     with pytest.raises(ConfigError, match=r"privacy\.enabled is false"):
-        PrivacyPlan.of(Plan())
+        PrivacyPlan.of(RunPlan())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import BudgetError, DataError, PolicyError, StateError
 from vgmedgen.evaluation.denoising import heldout_losses
@@ -21,7 +21,7 @@ from vgmedgen.training.samples import prepare
 
 
 @pytest.fixture
-def plan(private_micro) -> Plan:
+def plan(private_micro) -> RunPlan:
     return private_micro.plan
 
 
@@ -34,7 +34,7 @@ def site(private_hospitals, tmp_path):
     return Site(folder)
 
 
-def order(site: Site, plan: Plan, number: int = 1, stage: str = "align", **changes):
+def order(site: Site, plan: RunPlan, number: int = 1, stage: str = "align", **changes):
     told = {
         "run": "run-1",
         "number": number,
@@ -237,7 +237,7 @@ def test_an_older_copy_of_the_ledger_is_noticed(site, plan):
         site.train(order(site, plan, 3, "generate"))
 
 
-def changed(plan: Plan, **privacy) -> Plan:
+def changed(plan: RunPlan, **privacy) -> RunPlan:
     return dataclasses.replace(
         plan, privacy=dataclasses.replace(plan.privacy, **privacy)
     )

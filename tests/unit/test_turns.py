@@ -9,7 +9,7 @@ import pytest
 from client.request import Request
 from client.runfiles import RunFiles
 from client.turns import Turns
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import ExchangeError, ReplayError, StateError
 from vgmedgen.exchange.wire import Kind
 
@@ -19,7 +19,7 @@ NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
 def order(number, digest="d", kind=Kind.TRAIN, run="demo-1"):
     words = {"run": run, "round": str(number), "turn": "1", "stage": "align"}
-    return Request(kind=kind, words=words, plan=Plan(), digest=f"{digest}{number}")
+    return Request(kind=kind, words=words, plan=RunPlan(), digest=f"{digest}{number}")
 
 
 @pytest.fixture

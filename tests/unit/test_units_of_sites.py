@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vgmedgen.config.plan import Plan, PrivacyConfig
+from vgmedgen.config.plan import PrivacyConfig, RunPlan
 from vgmedgen.data.tables import write_rows
 from vgmedgen.errors import DataError, PolicyError
 from vgmedgen.privacy.facts import MIXED
 from vgmedgen.site.folder import Site
 from vgmedgen.training import accountable
 
-PRIVATE = Plan(privacy=PrivacyConfig(enabled=True, unit="patient", batch=1, rate=1.0))
+PRIVATE = RunPlan(
+    privacy=PrivacyConfig(enabled=True, unit="patient", batch=1, rate=1.0)
+)
 
 
 @pytest.fixture

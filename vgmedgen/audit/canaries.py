@@ -29,7 +29,7 @@ from vgmedgen.audit import curves
 from vgmedgen.audit.fabricated import fabricate
 from vgmedgen.audit.statistics import OneRun, Scores, best_one_run, highest
 from vgmedgen.audit.trainer import Trace, Trainer, one_round
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import TrainingError
 from vgmedgen.exchange.merge import trained_factor
 from vgmedgen.models import lora
@@ -71,7 +71,7 @@ class Canaries:
 def plant(
     trainer: Trainer,
     training: str,
-    plan: Plan,
+    plan: RunPlan,
     like: Samples,
     folder: Path,
     *,
@@ -132,7 +132,7 @@ def plant(
     )
 
 
-def whole_mechanism(plan: Plan, training: str) -> Mechanism:
+def whole_mechanism(plan: RunPlan, training: str) -> Mechanism:
     """All steps of one training over the whole run."""
     found = PrivacyPlan.of(plan).trainings[training]
     return replace(found.mechanism, steps=found.mechanism.steps * found.rounds)
@@ -147,7 +147,7 @@ def coins(count: int) -> NDArray[np.bool_]:
 
 
 def score(
-    trainer: Trainer, training: str, plan: Plan, canaries: Samples, trace: Trace
+    trainer: Trainer, training: str, plan: RunPlan, canaries: Samples, trace: Trace
 ) -> list[Scores]:
     """How much of each canary's own direction is in what was released.
 
@@ -177,7 +177,7 @@ def score(
     return [one.numpy() for one in scores]
 
 
-def trained(bench: Workbench, training: str, plan: Plan) -> list[nn.Parameter]:
+def trained(bench: Workbench, training: str, plan: RunPlan) -> list[nn.Parameter]:
     """What trains in the first round of a stage, in the engine's order."""
     if training == MAPPER:
         return list(bench.mapper.parameters())
@@ -189,7 +189,7 @@ def trained(bench: Workbench, training: str, plan: Plan) -> list[nn.Parameter]:
     ]
 
 
-def _mapper(bench: Workbench, plan: Plan, canaries: Samples) -> Losses:
+def _mapper(bench: Workbench, plan: RunPlan, canaries: Samples) -> Losses:
     prior = VisualPrior.from_pretrained(bench.bundle.part("visual_prior"))
     seen = see(prior.to(bench.device), canaries)
 
@@ -206,7 +206,7 @@ def _mapper(bench: Workbench, plan: Plan, canaries: Samples) -> Losses:
     return losses
 
 
-def _generator(bench: Workbench, _: Plan, canaries: Samples) -> Losses:
+def _generator(bench: Workbench, _: RunPlan, canaries: Samples) -> Losses:
     told = map_text(bench.mapper, canaries.embeddings)
     width = len(bench.schedule) // DRAWS
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vgmedgen.audit.fabricated import fabricate, swap_last
 from vgmedgen.audit.trainer import Step, Trace, Trainer, exact, noise_of
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.models.prior.model import VisualPrior
 from vgmedgen.models.text.mapper import align_loss
 from vgmedgen.privacy.accountant import spent
@@ -56,7 +56,7 @@ class Exam:
     """What is examined: a trainer, the plan that it must keep, and fabricated units."""
 
     trainer: Trainer
-    plan: Plan
+    plan: RunPlan
     samples: Samples
     folder: Path  # of fabricated pixels
 
@@ -64,7 +64,7 @@ class Exam:
         """Fabricated samples."""
         return fabricate(count, images, self.samples, self.folder, seed=seed)
 
-    def trace(self, training: str, samples: Samples, plan: Plan) -> Trace:
+    def trace(self, training: str, samples: Samples, plan: RunPlan) -> Trace:
         """The trace of one training in one round."""
         found = self.trainer(samples, plan, STAGES[training]).get(training)
         if found is None or not found.steps:
@@ -78,7 +78,7 @@ class Exam:
 
 
 def examine(
-    trainer: Trainer, plan: Plan, samples: Samples, folder: Path
+    trainer: Trainer, plan: RunPlan, samples: Samples, folder: Path
 ) -> list[Finding]:
     """All checks of a plan with DP.
 
@@ -114,7 +114,7 @@ def examine(
     return findings
 
 
-def _claim(plan: Plan) -> tuple[bool, str]:
+def _claim(plan: RunPlan) -> tuple[bool, str]:
     found = spent(PrivacyPlan.of(plan).whole(), plan.privacy.delta)
     claimed = plan.privacy.epsilon
     told = f"all rounds cost epsilon {found.epsilon:.3g} ({found.accountant})"
@@ -183,7 +183,7 @@ def _empty(exam: Exam, training: str) -> tuple[bool, str]:
 
 
 def _judge(
-    exam: Exam, training: str, plan: Plan, noise_in: Callable[[Step], Tensor]
+    exam: Exam, training: str, plan: RunPlan, noise_in: Callable[[Step], Tensor]
 ) -> tuple[bool, str]:
     """Whether the noise has the plan's deviation, and is another one in every step."""
     clip, noise = noise_of(plan, training)
@@ -204,7 +204,7 @@ def _judge(
     )
 
 
-def mapper_gradients(trainer: Trainer, plan: Plan, samples: Samples) -> Tensor:
+def mapper_gradients(trainer: Trainer, plan: RunPlan, samples: Samples) -> Tensor:
     """Gradient (units, d) of each unit's mean loss, one unit at a time.
 
     The targets are those of the base bundle's prior, read again from disk.

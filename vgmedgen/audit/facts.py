@@ -9,10 +9,12 @@ from typing import Any
 from torch import Tensor
 
 from vgmedgen.audit.verdict import Evidence, Verdict
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 
 
-def facts(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> dict[str, Any]:
+def facts(
+    site: str, plan: RunPlan, found: Evidence, verdict: Verdict
+) -> dict[str, Any]:
     """Everything behind the page, as plain JSON values."""
     told: dict[str, Any] = {"site": site, "plan": plan.digest}
     told["verdict"] = dataclasses.asdict(verdict)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from vgmedgen.audit.fabricated import fabricate
 from vgmedgen.audit.trainer import one_round
 from vgmedgen.audit.whole import RUN, SITE, parts, same_seeds
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.data.cache import Cache
 from vgmedgen.privacy.plan import LORA, MAPPER, PRIOR
 from vgmedgen.privacy.recording import LossFn, recorded_by
@@ -114,7 +114,7 @@ class Probe:
 def leaks(
     bench: Workbench,
     start: Mapping[str, Arrays],
-    plan: Plan,
+    plan: RunPlan,
     samples: Samples,
     *,
     units: int,
@@ -150,7 +150,7 @@ def leaks(
 def _answers(
     bench: Workbench,
     start: Mapping[str, Arrays],
-    plan: Plan,
+    plan: RunPlan,
     stage: str,
     samples: Samples,
     unit: str,

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from vgmedgen.base import Bundle
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import ReleaseError
 from vgmedgen.exchange.schema import UPLINK
 from vgmedgen.models import lora
@@ -69,7 +69,7 @@ def installed(folder: Path) -> Model:
     )
 
 
-def last_sent(bundle: Bundle, plan: Plan, runs: Path) -> Model | None:
+def last_sent(bundle: Bundle, plan: RunPlan, runs: Path) -> Model | None:
     """What the site itself sent last, put into the base; None if it sent nothing.
 
     It is what the coordinator saw: nobody else's update is averaged in.
@@ -87,7 +87,7 @@ def last_sent(bundle: Bundle, plan: Plan, runs: Path) -> Model | None:
 
 
 def find(
-    bundle: Bundle, plan: Plan, site_folder: Path, model: Path | None
+    bundle: Bundle, plan: RunPlan, site_folder: Path, model: Path | None
 ) -> tuple[Model, ...]:
     """The models to attack: the named or installed one, and what was sent last.
 
@@ -108,7 +108,7 @@ def find(
     return tuple(found)
 
 
-def _newest(runs: Path, plan: Plan) -> dict[str, Mapping[str, torch.Tensor]]:
+def _newest(runs: Path, plan: RunPlan) -> dict[str, Mapping[str, torch.Tensor]]:
     """What was sent last, by stage, of the newest run of `plan`."""
     told = plan.to_json()
     rounds = [

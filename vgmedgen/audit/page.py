@@ -12,7 +12,7 @@ from vgmedgen.audit.recorded import FALSE_ALARM
 from vgmedgen.audit.statistics import Interval, OneRun
 from vgmedgen.audit.texts import GLOSSARY, UNSEEN, WORDS
 from vgmedgen.audit.verdict import Evidence, Verdict
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.evaluation import markup
 from vgmedgen.evaluation.markup import (
     Html,
@@ -28,7 +28,7 @@ from vgmedgen.evaluation.markup import (
 )
 
 
-def page(site: str, plan: Plan, found: Evidence, verdict: Verdict) -> str:
+def page(site: str, plan: RunPlan, found: Evidence, verdict: Verdict) -> str:
     """The page as HTML, with style, figures and images inside."""
     title = f"Privacy audit of {site}"
     style = markup.verdict_style(Path(__file__).with_name("audit.css"))

@@ -16,7 +16,7 @@ from vgmedgen.audit.conformance import Finding
 from vgmedgen.audit.recording import Recording
 from vgmedgen.audit.trainer import one_round
 from vgmedgen.audit.whole import Whole, record, trainings
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import TrainingError
 from vgmedgen.models.codec import Codec
 from vgmedgen.models.text.encoder import TextEncoder
@@ -39,7 +39,7 @@ class Most:
     steps: int  # of a round
     rounds: int  # of a stage
 
-    def of(self, plan: Plan, samples: Samples) -> tuple[Plan, Samples]:
+    def of(self, plan: RunPlan, samples: Samples) -> tuple[RunPlan, Samples]:
         """The plan cut down, with one image and one draw of each unit, and some units."""
         names = sorted({record.unit for record in samples.records})
         chosen = random.SystemRandom().sample(names, min(self.units, len(names)))
@@ -70,7 +70,7 @@ class Most:
 def examine(
     bench: Workbench,
     start: Mapping[str, Arrays],
-    plan: Plan,
+    plan: RunPlan,
     samples: Samples,
     *,
     spots: int,
@@ -132,7 +132,7 @@ def _prepared(bench: Workbench, samples: Samples) -> Finding:
     )
 
 
-def lengthened(plan: Plan) -> Plan:
+def lengthened(plan: RunPlan) -> RunPlan:
     """One round of each stage, long enough to tell sampling from what is like it."""
     mapper = max(ENOUGH, plan.align.mapper_steps)
     made = one_round(plan, "align", steps=mapper)
@@ -140,8 +140,8 @@ def lengthened(plan: Plan) -> Plan:
 
 
 def judge(
-    plan: Plan,
-    longer: Plan,
+    plan: RunPlan,
+    longer: RunPlan,
     first: Whole,
     second: Whole,
     leaks: Mapping[str, Sequence[str]],
@@ -205,7 +205,7 @@ def _by_chance(name: str, found: Sequence[Chance], limit: float) -> Finding:
 
 
 def _complete(
-    name: str, plan: Plan, longer: Plan, both: Sequence[Sequence[Recording]]
+    name: str, plan: RunPlan, longer: RunPlan, both: Sequence[Sequence[Recording]]
 ) -> Finding:
     """Every round and step that the plan has, and no other, was seen whole."""
     wrong = []

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vgmedgen.audit.recording import KEPT, Call, Recording, Spot, Step, Terms
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.privacy.recording import LossFn
 from vgmedgen.training.loop import WEIGHT_DECAY, rate_factor
 
@@ -32,7 +32,7 @@ class Recorder:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: RunPlan,
         units: int,
         number: int,
         starts: Mapping[str, Sequence[tuple[nn.Parameter, Tensor]]],

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vgmedgen.audit.trainer import noise_of
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.privacy.plan import LORA, MAPPER, PRIOR
 
 KEPT = 1024  # values of each tensor's noise in each step that are kept for comparisons
@@ -35,7 +35,7 @@ class Terms:
         return self.rate * self.units
 
     @classmethod
-    def of(cls, plan: Plan, training: str, units: int) -> "Terms":
+    def of(cls, plan: RunPlan, training: str, units: int) -> "Terms":
         """The terms of `training` at a site with so many units."""
         clip, noise = noise_of(plan, training)
         steps, peak = {

@@ -25,7 +25,7 @@ from vgmedgen.audit.facts import facts
 from vgmedgen.audit.page import page
 from vgmedgen.audit.trainer import SiteTrainer, Trainer, noise_of
 from vgmedgen.audit.verdict import CONFIDENCE, Claim, Evidence, Verdict, judge
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.files import write_text
 from vgmedgen.gate.features import Describer
 from vgmedgen.models.codec import Codec
@@ -75,7 +75,7 @@ FULL = Effort(
 
 def audit(
     site: Site,
-    plan: Plan,
+    plan: RunPlan,
     *,
     model: Path | None,
     synthetic: Path | None,
@@ -185,7 +185,7 @@ def audit(
     return verdict
 
 
-def claims(site: Site, plan: Plan) -> tuple[Claim | None, Claim | None, str]:
+def claims(site: Site, plan: RunPlan) -> tuple[Claim | None, Claim | None, str]:
     """What the site promises over all runs, what the plan does, and why nothing.
 
     Raises:
@@ -226,7 +226,7 @@ def _membership(
     site: Site,
     heldout: Samples,
     attacked: tuple[models.Model, ...],
-    plan: Plan,
+    plan: RunPlan,
     effort: Effort,
     confidence: float,
 ) -> list[membership.Membership]:
@@ -248,7 +248,7 @@ def _membership(
 
 
 def _recover(
-    bench: Workbench, engine: Trainer, training: Samples, plan: Plan, effort: Effort
+    bench: Workbench, engine: Trainer, training: Samples, plan: RunPlan, effort: Effort
 ) -> list[inversion.Recovered]:
     engine.restart()
     rows = [unit[0] for unit in training.by_unit()[: effort.images]]

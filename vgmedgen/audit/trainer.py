@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from vgmedgen.config.plan import Plan, PrivacyConfig
+from vgmedgen.config.plan import PrivacyConfig, RunPlan
 from vgmedgen.models import lora
 from vgmedgen.privacy.plan import LORA, MAPPER, PRIOR, PrivacyPlan
 from vgmedgen.training import rounds
@@ -58,7 +58,9 @@ class Trace:
 class Trainer(Protocol):
     """An engine under audit."""
 
-    def __call__(self, samples: Samples, plan: Plan, stage: str) -> Mapping[str, Trace]:
+    def __call__(
+        self, samples: Samples, plan: RunPlan, stage: str
+    ) -> Mapping[str, Trace]:
         """Train one round of `stage`; a trace per training, by name."""
         ...
 
@@ -78,7 +80,9 @@ class SiteTrainer:
         self.bench = bench
         self.start: Mapping[str, Mapping[str, np.ndarray]] = bench.states()
 
-    def __call__(self, samples: Samples, plan: Plan, stage: str) -> Mapping[str, Trace]:
+    def __call__(
+        self, samples: Samples, plan: RunPlan, stage: str
+    ) -> Mapping[str, Trace]:
         """Run one round in a folder of its own."""
         parts: Mapping[str, Sequence[nn.Parameter]] = {
             MAPPER: list(self.bench.mapper.parameters()),
@@ -141,8 +145,8 @@ def watched(
 
 
 def exact(
-    plan: Plan, stage: str, *, images: int, clip: float, rate: float = 1.0
-) -> Plan:
+    plan: RunPlan, stage: str, *, images: int, clip: float, rate: float = 1.0
+) -> RunPlan:
     """The plan for one step that, at rate 1, every unit joins.
 
     Args:
@@ -165,12 +169,12 @@ def exact(
 
 
 def one_round(
-    plan: Plan,
+    plan: RunPlan,
     stage: str,
     *,
     steps: int | None = None,
     privacy: PrivacyConfig | None = None,
-) -> Plan:
+) -> RunPlan:
     """The plan with all steps of `stage` in one round, so that a round shows the run.
 
     Args:
@@ -198,7 +202,7 @@ def one_round(
     )
 
 
-def noise_of(plan: Plan, training: str) -> tuple[float, float]:
+def noise_of(plan: RunPlan, training: str) -> tuple[float, float]:
     """Clip norm and noise multiplier that a plan asks of one training."""
     found = PrivacyPlan.of(plan).trainings[training]
     return found.clip, found.mechanism.noise

@@ -20,7 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from vgmedgen.audit.recorder import Recorder
 from vgmedgen.audit.recording import Recording
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.models import lora
 from vgmedgen.models.prior.model import VisualPrior
 from vgmedgen.privacy.plan import LORA, MAPPER, PRIOR
@@ -48,7 +48,7 @@ class Whole:
         return tuple(r for r in self.recordings if r.terms.training == training)
 
 
-def trainings(plan: Plan) -> dict[str, int]:
+def trainings(plan: RunPlan) -> dict[str, int]:
     """Trainings of a plan with DP, and in how many rounds each runs."""
     found = {MAPPER: plan.align_rounds, LORA: plan.generate_rounds}
     if plan.privacy.prior == "private":
@@ -59,7 +59,7 @@ def trainings(plan: Plan) -> dict[str, int]:
 def record(
     bench: Workbench,
     start: Mapping[str, Arrays],
-    plan: Plan,
+    plan: RunPlan,
     samples: Samples,
     *,
     spots: int,

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.config.run import RunConfig
 from vgmedgen.config.values import override, typed
 from vgmedgen.config.yamlfile import MOST_DEPTH, Text, read_yaml, write_yaml
@@ -114,7 +114,7 @@ def load(schema: type[T], path: Path) -> T:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def plan_from_json(text: str) -> Plan:
+def plan_from_json(text: str) -> RunPlan:
     """Read and check a plan that came from elsewhere.
 
     Raises:
@@ -132,7 +132,7 @@ def plan_from_json(text: str) -> Plan:
         # an expression would be worked out here, and mean one thing to the officer who
         # reads it and another to the process that trains
         raise ConfigError("the plan holds '$'; it may hold plain values only")
-    return fill(Plan, [OmegaConf.create(values)])
+    return fill(RunPlan, [OmegaConf.create(values)])
 
 
 def _deeper(value: object, most: int) -> bool:

@@ -154,7 +154,7 @@ class PrivacyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class RunPlan:
     """What a run asks every site to do; the only configuration in a message."""
 
     seed: int = 0

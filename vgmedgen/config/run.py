@@ -9,8 +9,8 @@ from vgmedgen.config.plan import (
     MERGES,
     AlignConfig,
     GenerateConfig,
-    Plan,
     PrivacyConfig,
+    RunPlan,
 )
 from vgmedgen.config.ranges import digest_of, one_of, positive, within
 from vgmedgen.errors import ConfigError
@@ -267,9 +267,9 @@ class RunConfig:
         return digest_of(facts)
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> RunPlan:
         """The part of the run that travels to the sites."""
-        return Plan(
+        return RunPlan(
             seed=self.seed,
             merge=self.merge,
             align_rounds=self.federation.align_rounds,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import ExchangeError, ReleaseError
 from vgmedgen.evaluation.denoising import heldout_losses
 from vgmedgen.models.text.mapper import TextMapper
@@ -49,10 +49,10 @@ def heldout_loss(
 
 
 def measure(
-    bench_of: Callable[[Plan], Workbench],
+    bench_of: Callable[[RunPlan], Workbench],
     samples: Samples,
     releases: Path,
-    plan: Plan,
+    plan: RunPlan,
     weights: Weights,
     margin: float,
 ) -> Fitness:

@@ -20,7 +20,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import ConfigError
 from vgmedgen.files import write_bytes, write_text
 from vgmedgen.models.generator import Generator, forget_origin
@@ -88,7 +88,7 @@ def attach(
                 weight.zero_()
 
 
-def attach_by_plan(generator: Generator, plan: Plan) -> None:
+def attach_by_plan(generator: Generator, plan: RunPlan) -> None:
     """`attach` what every site of a run attaches."""
     ask = plan.generate
     attach(generator, ask.rank, ask.alpha, ask.targets, plan.seed, hffm=ask.hffm)

@@ -1,7 +1,7 @@
 """What a run costs and how much noise keeps its claim, settled before anything trains.
 
 One `PrivacyPlan` covers every round and stage of a run. It is made from what travels
-(`vgmedgen.config.plan.Plan`) alone, so every site and whoever audits it finds the same
+(`vgmedgen.config.plan.RunPlan`) alone, so every site and whoever audits it finds the same
 numbers.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from vgmedgen.config.plan import MOST_DELTA, MOST_EPSILON, Plan, PrivacyConfig
+from vgmedgen.config.plan import MOST_DELTA, MOST_EPSILON, PrivacyConfig, RunPlan
 from vgmedgen.config.ranges import positive, within
 from vgmedgen.errors import ConfigError
 from vgmedgen.privacy.accountant import (
@@ -49,7 +49,7 @@ class PrivacyPlan:
     trainings: Mapping[str, Training]  # by name: mapper, generate, and prior if private
 
     @classmethod
-    def of(cls, plan: Plan) -> "PrivacyPlan":
+    def of(cls, plan: RunPlan) -> "PrivacyPlan":
         """Calibrate `plan`; the same plan always gives the same noise.
 
         Raises:
@@ -164,7 +164,7 @@ def _first_below(
 
 
 @lru_cache(maxsize=32)
-def _planned(plan: Plan) -> PrivacyPlan:
+def _planned(plan: RunPlan) -> PrivacyPlan:
     ask = plan.privacy
     asked = _asked(plan)
     total = {name: rounds * steps for name, (_, rounds, steps, _) in asked.items()}
@@ -187,7 +187,7 @@ def _planned(plan: Plan) -> PrivacyPlan:
     )
 
 
-def _asked(plan: Plan) -> dict[str, tuple[str, int, int, float]]:
+def _asked(plan: RunPlan) -> dict[str, tuple[str, int, int, float]]:
     """Stage, rounds, steps per round and clip of every training of a run."""
     ask = plan.privacy
     asked = {

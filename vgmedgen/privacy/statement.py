@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.privacy import budget, facts
 from vgmedgen.privacy.accountant import Mechanism, Spent, merged
 from vgmedgen.privacy.chain import Row
@@ -19,7 +19,7 @@ ADJACENCY = (
 
 
 def statement(
-    ledger: Ledger, *, limit: float, delta: float, plan: Plan | None = None
+    ledger: Ledger, *, limit: float, delta: float, plan: RunPlan | None = None
 ) -> dict[str, Any]:
     """All that `told` prints, ready for JSON; an epsilon without bound is null.
 
@@ -151,7 +151,7 @@ def _epsilon(found: Spent) -> dict[str, Any]:
 
 
 def _cost(
-    booked: budget.History, plan: Plan, limit: float, delta: float
+    booked: budget.History, plan: RunPlan, limit: float, delta: float
 ) -> dict[str, Any]:
     """What a whole run of `plan` would cost on top of what is booked."""
     if not plan.privacy.enabled:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, TypeGuard
 
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import ReleaseError
 
 FORM = 2
@@ -110,7 +110,7 @@ def check_form(told: Mapping[str, Any]) -> None:
     )
 
 
-def check(told: Mapping[str, Any], plan: Plan) -> None:
+def check(told: Mapping[str, Any], plan: RunPlan) -> None:
     """Accept facts of the closed forms that agree with the plan.
 
     Args:
@@ -152,7 +152,7 @@ def _check_data(told: Mapping[str, Any]) -> None:
         raise _wrong("data", "is not a range of units for each site")
 
 
-def _check_metrics(told: Mapping[str, Any], plan: Plan) -> None:
+def _check_metrics(told: Mapping[str, Any], plan: RunPlan) -> None:
     metrics = told.get("metrics", {})
     if not isinstance(metrics, dict) or not set(metrics) <= set(METRICS):
         raise _wrong("metrics", f"may only be {', '.join(METRICS)}")
@@ -162,7 +162,7 @@ def _check_metrics(told: Mapping[str, Any], plan: Plan) -> None:
         raise _wrong("metrics", f"is not in numbers of {_FIGURES} figures")
 
 
-def _check_privacy(told: Mapping[str, Any], plan: Plan) -> None:
+def _check_privacy(told: Mapping[str, Any], plan: RunPlan) -> None:
     ask, claim = plan.privacy, told.get("privacy")
     promised = {"epsilon": ask.epsilon, "delta": ask.delta, "unit": ask.unit}
     kept = claim is None and "privacy" not in told

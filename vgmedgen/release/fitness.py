@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import ReleaseError
 from vgmedgen.release import installed
 
@@ -45,7 +45,7 @@ class Fitness:
         return asdict(self) | {"worse_than": self.worse_than}
 
 
-Judge = Callable[[Plan, Mapping[str, Mapping[str, np.ndarray]]], Fitness | None]
+Judge = Callable[[RunPlan, Mapping[str, Mapping[str, np.ndarray]]], Fitness | None]
 """(plan, weights of a release) -> its fitness; None where nothing can be measured."""
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 
 from vgmedgen.base import Bundle
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import ReleaseError, TrustError
 from vgmedgen.files import write_text
 from vgmedgen.release import facts
@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 def install(
     releases: Path,
     bundle: Bundle,
-    plan: Plan,
+    plan: RunPlan,
     weights: "Weights",
     told: Mapping[str, Any],
     signature: Signature | None = None,
@@ -183,7 +183,7 @@ def install_from(
 def _build(
     store: Store,
     bundle: Bundle,
-    plan: Plan,
+    plan: RunPlan,
     weights: "Weights",
     told: Mapping[str, Any],
     signature: Signature | None,

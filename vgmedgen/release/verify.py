@@ -7,7 +7,7 @@ from typing import Any
 
 from vgmedgen.base import Bundle
 from vgmedgen.config.load import plan_from_json
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.config.ranges import digest_of
 from vgmedgen.errors import ConfigError, ReleaseError
 from vgmedgen.files import sha256
@@ -112,7 +112,7 @@ def check_form(folder: Path) -> None:
         facts.check_form(told)
 
 
-def plan_of(folder: Path) -> Plan:
+def plan_of(folder: Path) -> RunPlan:
     """The plan that the run of a release had.
 
     Raises:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from vgmedgen.base import Bundle
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.errors import ExchangeError, ReleaseError
 from vgmedgen.exchange.payload import on_wire
 from vgmedgen.exchange.schema import ExchangeSchema
@@ -25,7 +25,7 @@ MAPPER_FILE = "diffusion_pytorch_model.safetensors"  # diffusers' name of what i
 
 
 def weights_of(
-    folder: Path, bundle: Bundle, plan: Plan, bench: Workbench | None = None
+    folder: Path, bundle: Bundle, plan: RunPlan, bench: Workbench | None = None
 ) -> Weights:
     """Both groups of the exchange, from the tensor files of a release.
 

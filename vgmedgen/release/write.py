@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save
 
 from vgmedgen.base import Bundle
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.exchange.payload import on_wire
 from vgmedgen.exchange.schema import ExchangeSchema
 from vgmedgen.files import write_bytes, write_text
@@ -36,7 +36,7 @@ from vgmedgen.training.rounds import Workbench
 def write(
     folder: Path,
     bundle: Bundle,
-    plan: Plan,
+    plan: RunPlan,
     weights: Weights,
     facts: Mapping[str, Any],
     bench: Workbench | None = None,

@@ -15,7 +15,7 @@ import torch
 
 from vgmedgen.base import Bundle, open_bundle
 from vgmedgen.config.load import plan_from_json
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.data import images, split
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import (
@@ -196,15 +196,15 @@ class Site:
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.config.device)
 
-    def bench(self, plan: Plan) -> Workbench:
+    def bench(self, plan: RunPlan) -> Workbench:
         """The models, loaded once per process and base."""
         return _bench(self._base, self.bundle.digest, plan, str(self.device))
 
-    def schema(self, plan: Plan) -> ExchangeSchema:
+    def schema(self, plan: RunPlan) -> ExchangeSchema:
         """The exact tensors that may leave, built from the site's own base bundle."""
         return ExchangeSchema.of(self.bench(plan).states())
 
-    def check(self, plan: Plan) -> None:
+    def check(self, plan: RunPlan) -> None:
         """Refuse a run that this site's data cannot be trained by.
 
         Raises:
@@ -289,7 +289,7 @@ class Site:
             self._prepared_apart = True
         apart.check_models(bench.prior, bench.mapper, self.bundle.image_px)
 
-    def plan_of(self, run: str | None = None) -> Plan:
+    def plan_of(self, run: str | None = None) -> RunPlan:
         """The plan of a run that trained here; of the latest one by default.
 
         Raises:
@@ -330,7 +330,7 @@ class Site:
         return Outcome(state={}, units=units, loss_sum=units * loss)
 
     def fitness(
-        self, plan: Plan, weights: Mapping[str, Mapping[str, np.ndarray]]
+        self, plan: RunPlan, weights: Mapping[str, Mapping[str, np.ndarray]]
     ) -> Fitness | None:
         """How a release does on the site's held-out images, beside what it replaces.
 
@@ -379,6 +379,6 @@ def _bundle(folder: str, digest: str) -> Bundle:
 
 
 @lru_cache(maxsize=2)
-def _bench(folder: str, digest: str, plan: Plan, device: str) -> Workbench:
+def _bench(folder: str, digest: str, plan: RunPlan, device: str) -> Workbench:
     bundle = open_bundle(Path(folder), expect=digest)
     return Workbench.open(bundle, plan, torch.device(device))

@@ -52,7 +52,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class SynthesisPlan:
     """What a plan file says."""
 
     parts: tuple[Part, ...] = ()
@@ -110,7 +110,7 @@ def seen_at(site: Site) -> Seen:
     )
 
 
-def read_plan(path: Path, seen: Seen) -> Plan:
+def read_plan(path: Path, seen: Seen) -> SynthesisPlan:
     """Read and check a plan.
 
     Args:
@@ -143,10 +143,10 @@ def read_plan(path: Path, seen: Seen) -> Plan:
             f"{path}: balance needs classes, and no training image here has one"
         )
     facts = _facts(path, told.get("facts", {}), seen.modality)
-    return Plan(parts=parts, balance=balance, most=most, facts=facts)
+    return SynthesisPlan(parts=parts, balance=balance, most=most, facts=facts)
 
 
-def wishes_of(plan: Plan, seen: Seen, seed: int) -> list[Wish]:
+def wishes_of(plan: SynthesisPlan, seen: Seen, seed: int) -> list[Wish]:
     """The captions that a plan asks for: its classes in their order, then the balance.
 
     Args:
@@ -175,7 +175,7 @@ def wishes_of(plan: Plan, seen: Seen, seed: int) -> list[Wish]:
     return wishes
 
 
-def _balance(plan: Plan, seen: Seen) -> list[Part]:
+def _balance(plan: SynthesisPlan, seen: Seen) -> list[Part]:
     """What fills every class up to the most frequent one; the rarest come first."""
     have = dict(seen.labels)
     for part in plan.parts:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vgmedgen.base import Bundle
-from vgmedgen.config.plan import UNITS, Plan
+from vgmedgen.config.plan import UNITS, RunPlan
 from vgmedgen.data.records import Dataset
 from vgmedgen.errors import DataError, PolicyError, StateError
 from vgmedgen.files import sha256
@@ -42,7 +42,7 @@ class Limit(Protocol):
 
 
 def check(
-    plan: Plan,
+    plan: RunPlan,
     datasets: Sequence[Dataset],
     samples: Samples,
     members: Mapping[str, Sequence[str]],
@@ -307,7 +307,7 @@ def _ahead(plan: PrivacyPlan, order: Order) -> tuple[Mechanism, ...]:
     )
 
 
-def _rounds(plan: Plan) -> dict[str, int]:
+def _rounds(plan: RunPlan) -> dict[str, int]:
     return {"align": plan.align_rounds, "generate": plan.generate_rounds}
 
 

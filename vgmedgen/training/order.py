@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.exchange.merge import trained_factor
 
 
@@ -19,7 +19,7 @@ class Order:
     run: str
     number: int  # round of the run, from 1
     stage: str  # align | generate
-    plan: Plan
+    plan: RunPlan
     weights: Mapping[str, Mapping[str, np.ndarray]]
     turn: int = 1  # round within its stage, from 1: decides which factor trains
 

@@ -22,7 +22,7 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import load_file, save
 
 from vgmedgen.base import Bundle
-from vgmedgen.config.plan import Plan
+from vgmedgen.config.plan import RunPlan
 from vgmedgen.config.ranges import digest_of
 from vgmedgen.files import write_bytes, write_text
 from vgmedgen.models import lora
@@ -57,7 +57,7 @@ class Workbench:
     device: torch.device
 
     @classmethod
-    def open(cls, bundle: Bundle, plan: Plan, device: torch.device) -> "Workbench":
+    def open(cls, bundle: Bundle, plan: RunPlan, device: torch.device) -> "Workbench":
         """Load every part and attach LoRA; A is the same at every site by the seed."""
         prior = VisualPrior.from_pretrained(bundle.part("visual_prior"))
         mapper = TextMapper.from_pretrained(bundle.part("text_mapper"))
@@ -195,7 +195,7 @@ def _generate(
     return _outcome(bench.states()["lora"], order, samples, log), {"generate": log}
 
 
-def private_of(plan: Plan, training: str, samples: Samples) -> Private | None:
+def private_of(plan: RunPlan, training: str, samples: Samples) -> Private | None:
     """How one training of a plan keeps its claim at a site; None without DP."""
     if not plan.privacy.enabled:
         return None

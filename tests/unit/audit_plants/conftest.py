@@ -8,13 +8,13 @@ import torch
 
 from tests.audited import STEPS
 from vgmedgen.audit import isolation, recorded, whole
-from vgmedgen.config.plan import Plan, PrivacyConfig
+from vgmedgen.config.plan import PrivacyConfig, RunPlan
 from vgmedgen.site.folder import Site
 from vgmedgen.training.rounds import Workbench
 
 
 @pytest.fixture(scope="module")
-def plan(micro) -> Plan:
+def plan(micro) -> RunPlan:
     ask = dataclasses.replace(
         micro.plan.align, mapper_steps=STEPS, mapper_rate=1e-3, prior_steps=STEPS
     )
@@ -48,7 +48,7 @@ def samples(hospitals):
 def red(bench, start, plan, samples) -> Callable[..., set[str]]:
     """Names of the findings that are red; `worlds` tries others' records too."""
 
-    def names(asked: Plan = plan, *, worlds: bool = False) -> set[str]:
+    def names(asked: RunPlan = plan, *, worlds: bool = False) -> set[str]:
         longer = recorded.lengthened(asked)
         first = whole.record(bench, start, asked, samples, spots=2)
         second = whole.record(bench, start, longer, samples, spots=1)
